@@ -1,0 +1,67 @@
+"""Functions that the client has the worker call on the user's behalf: they have to be importable on both sides."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lambda_worker.protocol import Bytes
+
+
+def run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    """Call `function` on each argument tuple of `chunk`, for `Executor.map(chunksize=)`."""
+    return [function(*arguments) for arguments in chunk]
+
+
+class Shared:
+    """An object that was pickled once to travel with many calls; it unpickles as the object itself.
+
+    Its pickle is an out-of-band buffer, so that it becomes one blob that all those calls name.
+    """
+
+    def __init__(self, parts: tuple[Bytes, ...]) -> None:
+        self._parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_shared, tuple(pickle.PickleBuffer(part) for part in self._parts)
+
+
+def _open_shared(data: Bytes, *buffers: Bytes) -> Any:
+    return pickle.loads(data, buffers=buffers)
+
+
+def run_joblib_batch(batch: Callable[[], list[Any]], inner_threads: int | None) -> tuple[float, list[Any]]:
+    """Run a `joblib.parallel.BatchedCalls`; returns how long it took in seconds, and its results.
+
+    Args:
+        batch: The batch.
+        inner_threads: Threads that BLAS and OpenMP may use; None leaves it to the environment.
+    """
+    _register_nested_backend()
+    begun = time.perf_counter()
+    with _limited(inner_threads):
+        results = batch()
+    return time.perf_counter() - begun, results
+
+
+def _register_nested_backend() -> None:
+    """Let code that asks for the backend "wren" inside a worker run in sequence there instead of bursting again."""
+    from joblib import parallel
+
+    if "wren" not in parallel.BACKENDS:
+        parallel.register_parallel_backend("wren", parallel.SequentialBackend)
+
+
+def _limited(inner_threads: int | None) -> contextlib.AbstractContextManager[Any]:
+    if inner_threads is None:
+        return contextlib.nullcontext()
+    try:
+        # Environment variables come too late for libraries that this environment has loaded already.
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return contextlib.nullcontext()
+    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(inner_threads)
+    return limits

@@ -1,0 +1,91 @@
+"""Keeps what a call prints and warns, so that the client can show it as a local backend would."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from types import TracebackType
+from typing import Any
+
+_MAX_WARNINGS = 50
+_MAX_WARNING_CHARS = 4000
+
+
+class _Tee(io.TextIOBase):
+    """Writes on to the real stream, which is the function's log, and keeps the first `limit` characters."""
+
+    def __init__(self, real: Any, limit: int) -> None:
+        self._real = real
+        self._left = limit
+        self._kept: list[str] = []
+        self._cut = False
+
+    def write(self, text: str) -> int:
+        self._real.write(text)
+        if self._left > 0:
+            self._kept.append(text[: self._left])
+        self._cut = self._cut or len(text) > self._left
+        self._left -= min(len(text), self._left)
+        return len(text)
+
+    def flush(self) -> None:
+        self._real.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def buffer(self) -> Any:
+        """The real stream's bytes: binary output goes to the log only."""
+        return self._real.buffer
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._real, "encoding", None) or "utf-8"
+
+    def fileno(self) -> int:
+        return int(self._real.fileno())
+
+    def text(self) -> str:
+        kept = "".join(self._kept)
+        return kept + "\n[more was printed; the function's log has all of it]\n" if self._cut else kept
+
+
+class Capture:
+    """Context manager around one call.
+
+    Args:
+        limit: Characters of each of standard output and error to keep; 0 captures nothing.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.stdout = self.stderr = ""
+        self.caught: tuple[tuple[str, str, str, str, int], ...] = ()
+
+    def __enter__(self) -> Capture:
+        if self._limit:
+            self._streams = sys.stdout, sys.stderr
+            self._tees = _Tee(sys.stdout, self._limit), _Tee(sys.stderr, self._limit)
+            sys.stdout, sys.stderr = self._tees
+            self._catcher = warnings.catch_warnings(record=True)
+            self._recorded = self._catcher.__enter__()
+            # The client's filters decide what is shown, so every warning has to travel.
+            warnings.simplefilter("always")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._limit:
+            self._catcher.__exit__(kind, error, where)
+            sys.stdout, sys.stderr = self._streams
+            self.stdout, self.stderr = (tee.text() for tee in self._tees)
+            self.caught = tuple(_describe(one) for one in (self._recorded or [])[:_MAX_WARNINGS])
+
+
+def _describe(one: warnings.WarningMessage) -> tuple[str, str, str, str, int]:
+    category = one.category
+    text = str(one.message)[:_MAX_WARNING_CHARS]
+    return category.__module__, category.__qualname__, text, one.filename, one.lineno

@@ -1,0 +1,48 @@
+"""The AWS entry point: `lambda_worker.handler.handler` is what the Lambda function is configured with."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import Any
+
+from lambda_worker.objects import ObjectStore
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PRELOAD_VARIABLE, Reply
+from lambda_worker.runner import Runner
+
+_log = logging.getLogger("lambda_worker")
+
+os.environ[IN_WORKER_VARIABLE] = "1"
+# Taken out of the environment so that no subprocess and no dump of the environment shows it.
+_function_key = os.environ.pop(FUNCTION_KEY_VARIABLE, "")
+_runner: Runner | None = None
+
+
+def _preload() -> None:
+    """Import what most calls need while the environment initialises; with SnapStart that is once per version."""
+    for name in filter(None, os.environ.get(PRELOAD_VARIABLE, "").split(",")):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            _log.warning("preload.skipped module=%s error=%s", name, error)
+
+
+def _open_store(bucket: str, prefix: str) -> ObjectStore:
+    region = os.environ.get("AWS_REGION", "us-east-1")
+    return ObjectStore.open_s3(bucket, prefix, region=region, endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3"))
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    """Run one event; `context` is awslambdaric's LambdaContext."""
+    global _runner  # noqa: PLW0603  an execution environment has one runner, made after the snapshot was taken
+    if len(_function_key) != 64:
+        detail = f"the function has no {FUNCTION_KEY_VARIABLE} of 64 hexadecimal digits"
+        return Reply(refused="configuration", detail=detail).to_json()
+    if _runner is None:
+        memory_bytes = int(context.memory_limit_in_mb or 0) * 1024 * 1024
+        _runner = Runner(bytes.fromhex(_function_key), _open_store, context.log_stream_name or "", memory_bytes)
+    return _runner.run(event, context.aws_request_id)
+
+
+_preload()

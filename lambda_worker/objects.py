@@ -1,0 +1,182 @@
+"""The one S3 data path, used by client and worker alike: objects below one prefix of one bucket, through obstore.
+
+Foreign errors end here: a missing object is `MissingObjectError`, all else that goes wrong is `ObjectStoreError`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import S3Store
+
+from lambda_worker.codec import verify
+from lambda_worker.protocol import BlobRef, Bytes
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as AnyStore
+
+_PART_BYTES = 16 * 1024 * 1024
+"""Size of a multipart upload's parts: 10,000 of them (S3's limit) hold 160 GB."""
+
+_HEAD_FIRST_BYTES = 1024 * 1024
+"""From this size on it pays to ask whether a blob is there before sending it."""
+
+_RETRY = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+
+
+class ObjectStoreError(Exception):
+    """S3 refused a request or could not be reached."""
+
+
+class MissingObjectError(ObjectStoreError):
+    """There is no such object (or no such bucket)."""
+
+
+class ObjectStore:
+    """Gets and puts objects below one prefix.
+
+    The blocking methods are the worker's, those that end in `_async` the client's; both are free of the GIL while they
+    wait.
+
+    Args:
+        store: Any obstore store; its root is the project's prefix.
+        where: How messages name it, such as `s3://bucket/prefix`.
+
+    Attributes:
+        requests: Requests made so far by verb, not counting retries and multipart uploads' parts.
+    """
+
+    def __init__(self, store: AnyStore, where: str) -> None:
+        self._store = store
+        self.where = where
+        self.requests: Counter[str] = Counter()
+
+    @classmethod
+    def open_s3(
+        cls,
+        bucket: str,
+        prefix: str,
+        *,
+        region: str,
+        endpoint_url: str | None = None,
+        credentials: Mapping[str, str] | None = None,
+        credential_provider: Callable[[], Any] | None = None,
+    ) -> ObjectStore:
+        """Open a prefix of an S3 bucket. No request is made.
+
+        Args:
+            bucket: Its name.
+            prefix: Key prefix, without slashes at its ends; may be empty.
+            region: AWS region.
+            endpoint_url: Another S3 than AWS's; plain HTTP is allowed there.
+            credentials: `access_key_id`, `secret_access_key` and, if temporary, `token`. Without them and without a
+                provider, obstore finds those of the environment (in Lambda: the role's).
+            credential_provider: Called whenever credentials are needed; see `obstore.auth`.
+        """
+        settings: dict[str, Any] = {"region": region, **(credentials or {})}
+        if endpoint_url:
+            settings |= {"endpoint": endpoint_url, "virtual_hosted_style_request": False}
+        if credential_provider:
+            settings["credential_provider"] = credential_provider
+        store = S3Store(
+            bucket,
+            prefix=prefix or None,
+            client_options={
+                "allow_http": bool(endpoint_url),
+                "connect_timeout": timedelta(seconds=5),
+                "timeout": timedelta(seconds=300),
+            },
+            retry_config=_RETRY,  # type: ignore[arg-type]
+            **settings,
+        )
+        return cls(store, f"s3://{bucket}/{prefix}".rstrip("/"))
+
+    def get(self, key: str) -> memoryview:
+        """Content of an object; raises MissingObjectError, ObjectStoreError."""
+        with self._errors("GET", key):
+            return memoryview(obstore.get(self._store, key).bytes())
+
+    async def get_async(self, key: str) -> memoryview:
+        """Content of an object; raises MissingObjectError, ObjectStoreError."""
+        with self._errors("GET", key):
+            return memoryview(await (await obstore.get_async(self._store, key)).bytes_async())
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object unless there is one (`If-None-Match: *`); returns whether this call made it."""
+        with self._errors("PUT", key):
+            try:
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def get_blob(self, ref: BlobRef) -> memoryview:
+        """Content of a blob, authenticated.
+
+        Raises:
+            TamperedError: It is not what its name says.
+            MissingObjectError: It is gone.
+            ObjectStoreError: S3 did not answer.
+        """
+        data = self.get(ref.key)
+        verify(ref, data)
+        return data
+
+    async def get_blob_async(self, ref: BlobRef) -> memoryview:
+        """Content of a blob, authenticated; raises as `get_blob` does."""
+        data = await self.get_async(ref.key)
+        verify(ref, data)
+        return data
+
+    def put_blob(self, ref: BlobRef, data: Bytes) -> None:
+        """Put a blob. Writing it twice does no harm, since its name is its content."""
+        with self._errors("PUT", ref.key):
+            obstore.put(self._store, ref.key, data, chunk_size=_PART_BYTES)
+
+    async def put_blob_async(self, ref: BlobRef, data: Bytes) -> bool:
+        """Put a blob unless it is large and already there; returns whether it was sent."""
+        if ref.size >= _HEAD_FIRST_BYTES and await self._has_async(ref):
+            return False
+        with self._errors("PUT", ref.key):
+            await obstore.put_async(self._store, ref.key, data, chunk_size=_PART_BYTES)
+        return True
+
+    async def _has_async(self, ref: BlobRef) -> bool:
+        try:
+            with self._errors("HEAD", ref.key):
+                found = await obstore.head_async(self._store, ref.key)
+        except MissingObjectError:
+            return False
+        return bool(found["size"] == ref.size)
+
+    async def list_async(self, prefix: str, start_after: str | None = None) -> AsyncIterator[str]:
+        """Keys below `prefix` in order, from the first after `start_after` on."""
+        with self._errors("LIST", prefix):
+            async for page in obstore.list(self._store, prefix, offset=start_after, chunk_size=1000):
+                for one in page:
+                    yield one["path"]
+
+    async def delete_async(self, keys: list[str]) -> None:
+        """Delete objects; those that are gone already are no error."""
+        with self._errors("DELETE", keys[0] if keys else ""):
+            await obstore.delete_async(self._store, keys)
+
+    @contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        self.requests[verb] += 1
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise MissingObjectError(f"{verb} {self.where}/{key}: not found ({_first_line(error)})") from None
+        except (BaseError, OSError) as error:
+            raise ObjectStoreError(f"{verb} {self.where}/{key} failed: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n\nDebug source", 1)[0].strip()

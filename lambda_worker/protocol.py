@@ -1,0 +1,427 @@
+"""The wire format: every type, object key and limit on which client and worker must agree.
+
+An invocation carries one **event** (JSON, client to worker) and brings back one **reply** (JSON, worker to client).
+Both hold **payloads**: a pickle and its out-of-band buffers (PEP 574), each **part** of which is either inline or a
+**blob**, an object in S3 named by the BLAKE3 hash of its content. The outcomes of an event's calls travel together in
+one sealed **frame** (see `codec.seal`), either in the reply or in S3.
+
+Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PROTOCOL = 1
+"""Version of everything in this file. Client and function refuse to work together when it differs."""
+
+FUNCTION_KEY_VARIABLE = "WREN_FUNCTION_KEY"
+"""Environment variable of the Lambda function with its secret, 64 hexadecimal digits, from which job keys derive."""
+
+PRELOAD_VARIABLE = "WREN_PRELOAD"
+"""Environment variable with a comma-separated list of modules that the handler imports while it initialises."""
+
+IN_WORKER_VARIABLE = "WREN_IN_WORKER"
+"""Set to "1" inside an execution environment, so that nested parallelism does not burst again."""
+
+SYNC_PAYLOAD_LIMIT_BYTES = 6 * 1024 * 1024
+"""Largest request and response of a RequestResponse invocation (AWS Lambda quotas: "invocation payload")."""
+
+ASYNC_PAYLOAD_LIMIT_BYTES = 1024 * 1024
+"""Largest request of an Event invocation (AWS Lambda quotas: "invocation payload", 1 MB since October 2025)."""
+
+FRAME_BUDGET_BYTES = 4 * 1024 * 1024
+"""Inline bytes of a frame in a reply: Base64 makes 4/3 of it, which leaves 0.6 MB of the 6 MB for everything else."""
+
+EVENT_BUDGET_BYTES: Mapping[str, int] = {"direct": 4 * 1024 * 1024, "s3": 700 * 1024}
+"""Inline bytes of an event by mode: after Base64 they stay below the limits above."""
+
+Mode = Literal["direct", "s3"]
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_JOB_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class ProtocolError(ValueError):
+    """Bytes that are not what this protocol says; raised for anything malformed, hostile or from another version."""
+
+
+def python_version() -> tuple[int, int]:
+    """The interpreter's (major, minor): code pickled by value only runs on the same one."""
+    return sys.version_info[:2]
+
+
+def check_job_id(job_id: str) -> str:
+    """Return `job_id` if it can safely be part of an object key.
+
+    Raises:
+        ProtocolError: It is not 1 to 63 of `a-z`, `0-9` and `-`, starting and ending with a letter or digit.
+    """
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
+        raise ProtocolError(f"not a job id: {job_id!r} (1-63 characters of a-z, 0-9 and '-')")
+    return job_id
+
+
+def outcome_key(job_id: str, seq: int) -> str:
+    """Key (below the project's prefix) of the frame whose first call is number `seq`; keys sort as numbers do."""
+    return f"{outcome_folder(job_id)}{seq:012d}"
+
+
+def outcome_folder(job_id: str) -> str:
+    """Key prefix of a job's frames: one flat folder, because not every S3 sorts keys across `/` alike."""
+    return f"jobs/{check_job_id(job_id)}/outcomes/"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Names an immutable object by the hash of its content.
+
+    Attributes:
+        digest: BLAKE3 of the content, 64 lower-case hexadecimal digits.
+        size: Length of the content in bytes.
+        job_id: The job that made it, for data that is deleted with the job; None for what all jobs share.
+    """
+
+    digest: str
+    size: int
+    job_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.digest, str) or not _HASH.fullmatch(self.digest):
+            raise ProtocolError(f"not a BLAKE3 digest: {self.digest!r}")
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 0:
+            raise ProtocolError(f"not a size: {self.size!r}")
+        if self.job_id is not None:
+            check_job_id(self.job_id)
+
+    @property
+    def key(self) -> str:
+        """Object key below the project's prefix."""
+        return f"jobs/{self.job_id}/data/{self.digest}" if self.job_id else f"blobs/{self.digest}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        found: dict[str, Any] = {"blob": self.digest, "size": self.size}
+        if self.job_id:
+            found["job"] = self.job_id
+        return found
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> BlobRef:
+        """Inverse of `to_json`; raises ProtocolError."""
+        return cls(_get(raw, "blob", str), _get(raw, "size", int), raw.get("job"))
+
+
+Bytes = bytes | bytearray | memoryview
+"""Anything that holds bytes; views are one-dimensional and of single bytes."""
+
+Part = Bytes | BlobRef
+"""A pickle or one of its buffers: inline bytes, or where they lie."""
+
+Payload = tuple[Part, ...]
+"""A value in transit: the pickle, then its out-of-band buffers in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireCall:
+    """One call as the worker sees it.
+
+    Attributes:
+        seq: Number of the call within its job, from 0.
+        function: Index into `Event.functions`.
+        arguments: Payload of `(args, kwargs)`.
+        shared_from_bytes: Buffers in blobs of at least this size are handed to the call read-only, straight from the
+            worker's cache; smaller ones as copies that it may write to. 0: all of them are copied.
+    """
+
+    seq: int
+    function: int
+    arguments: Payload
+    shared_from_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one invocation asks for.
+
+    Attributes:
+        job_id: The job, which also salts the key that frames are sealed with.
+        calls: The calls, run in this order; never empty.
+        functions: Payloads of the functions they call.
+        bucket: S3 bucket.
+        prefix: Key prefix of the project in that bucket, without slashes at its ends.
+        mode: `direct` (the frame is wanted in the reply) or `s3` (it is committed to S3).
+        attempt: 1 for the first attempt at these calls.
+        commit_after_s: In `direct`, commit to S3 before replying once the event has taken this long.
+        modules: Blob with the user's own modules, a zip, if the calls need any.
+        initializer: Payload of `(initializer, initargs)`, run once per execution environment and job.
+        worker_environment: Environment variables to set while the calls run.
+        forward_output: Whether printed text and warnings are sent back.
+        python: The client's (major, minor).
+        protocol: The client's `PROTOCOL`.
+    """
+
+    job_id: str
+    calls: tuple[WireCall, ...]
+    functions: tuple[Payload, ...]
+    bucket: str
+    prefix: str
+    mode: Mode = "direct"
+    attempt: int = 1
+    commit_after_s: float = 10.0
+    modules: BlobRef | None = None
+    initializer: Payload | None = None
+    worker_environment: Mapping[str, str] = field(default_factory=dict)
+    forward_output: bool = True
+    python: tuple[int, int] = field(default_factory=python_version)
+    protocol: int = PROTOCOL
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, ready for `json.dumps`."""
+        return {
+            "protocol": self.protocol,
+            "python": list(self.python),
+            "job": self.job_id,
+            "mode": self.mode,
+            "attempt": self.attempt,
+            "bucket": self.bucket,
+            "prefix": self.prefix,
+            "commit_after_s": self.commit_after_s,
+            "modules": self.modules.to_json() if self.modules else None,
+            "initializer": payload_to_json(self.initializer) if self.initializer else None,
+            "environment": dict(self.worker_environment),
+            "forward_output": self.forward_output,
+            "functions": [payload_to_json(payload) for payload in self.functions],
+            "calls": [
+                [call.seq, call.function, payload_to_json(call.arguments), call.shared_from_bytes]
+                for call in self.calls
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, raw: object) -> Event:
+        """Decode what arrived, trusting nothing about its shape.
+
+        Raises:
+            ProtocolError: It is not an event of this version of the protocol.
+        """
+        event = _mapping(raw, "the event")
+        if event.get("protocol") != PROTOCOL:
+            raise ProtocolError(f"the event speaks protocol {event.get('protocol')!r}, this function {PROTOCOL}")
+        functions = tuple(payload_from_json(one) for one in _get(event, "functions", list))
+        calls = tuple(_call_from_json(one, len(functions)) for one in _get(event, "calls", list))
+        if not calls:
+            raise ProtocolError("the event has no calls")
+        mode = _get(event, "mode", str)
+        if mode not in ("direct", "s3"):
+            raise ProtocolError(f"unknown mode {mode!r}")
+        modules = event.get("modules")
+        initializer = event.get("initializer")
+        return cls(
+            job_id=check_job_id(_get(event, "job", str)),
+            calls=calls,
+            functions=functions,
+            bucket=_get(event, "bucket", str),
+            prefix=_get(event, "prefix", str),
+            mode=mode,
+            attempt=_get(event, "attempt", int),
+            commit_after_s=float(_get(event, "commit_after_s", (int, float))),
+            modules=BlobRef.from_json(_mapping(modules, "modules")) if modules else None,
+            initializer=payload_from_json(initializer) if initializer else None,
+            worker_environment=_strings(_get(event, "environment", dict)),
+            forward_output=_get(event, "forward_output", bool),
+            python=_pair(_get(event, "python", list)),
+        )
+
+
+RefusalReason = Literal["protocol", "python", "event", "modules", "initializer", "storage", "configuration"]
+"""Why a worker did not run an event at all."""
+
+OutcomeKind = Literal["value", "error", "failed"]
+
+FailureReason = Literal[
+    "unpicklable_value",
+    "unpicklable_error",
+    "unloadable",
+    "missing_blob",
+    "tampered_blob",
+    "exited",
+    "storage",
+]
+"""Why a call has neither a value nor an exception of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one call ended.
+
+    Attributes:
+        seq: Number of the call within its job.
+        kind: `value`, `error` (the user's exception) or `failed` (neither could be had).
+        payload: The pickled value, or the pickled exception; empty when `failed`.
+        reason: For `failed`: why.
+        detail: For `failed`: a sentence for the user. For an error: the formatted remote traceback.
+        seconds: Wall time of the call in the worker.
+        cpu_s: CPU time of the worker's process during the call.
+        stdout: What the call printed, bounded.
+        stderr: What it printed to standard error, bounded.
+        caught: Warnings it raised: (category module, category name, message, file name, line).
+    """
+
+    seq: int
+    kind: OutcomeKind
+    payload: Payload = ()
+    reason: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    stdout: str = ""
+    stderr: str = ""
+    caught: tuple[tuple[str, str, str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The outcomes of one invocation and where they were made.
+
+    Attributes:
+        job_id: The job; part of what is sealed, so that a frame cannot be passed off as another job's.
+        outcomes: One for each call of the event, in its order.
+        request_id: AWS request id of the invocation.
+        log_stream: CloudWatch log stream of the execution environment.
+        environment_id: Random name of the execution environment, new at each cold start.
+        events_before: Events that this environment had served before; 0 says cold start.
+        rss_bytes: Peak resident memory of the worker's process so far.
+        s3_requests: Requests to S3 that this event cost the worker before it sealed the frame, by verb.
+    """
+
+    job_id: str
+    outcomes: tuple[Outcome, ...]
+    request_id: str
+    log_stream: str
+    environment_id: str
+    events_before: int
+    rss_bytes: int = 0
+    s3_requests: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The JSON that a worker returns to Lambda; exactly one of `frame`, `committed` and `refused` is set.
+
+    Attributes:
+        frame: A sealed frame.
+        committed: Whether the frame was committed to S3 and is to be read there.
+        refused: Why nothing was run.
+        detail: With `refused`: a sentence for the user.
+    """
+
+    frame: bytes | None = None
+    committed: bool = False
+    refused: str = ""
+    detail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        found: dict[str, Any] = {"protocol": PROTOCOL}
+        if self.frame is not None:
+            found["frame"] = base64.b64encode(self.frame).decode("ascii")
+        if self.committed:
+            found["committed"] = True
+        if self.refused:
+            found |= {"refused": self.refused, "detail": self.detail}
+        return found
+
+    @classmethod
+    def from_json(cls, raw: object) -> Reply:
+        """Decode a reply; raises ProtocolError."""
+        reply = _mapping(raw, "the reply")
+        if reply.get("protocol") != PROTOCOL:
+            raise ProtocolError(f"the function speaks protocol {reply.get('protocol')!r}, this client {PROTOCOL}")
+        frame = reply.get("frame")
+        found = cls(
+            frame=_unbase64(frame) if frame is not None else None,
+            committed=reply.get("committed") is True,
+            refused=str(reply.get("refused", "")),
+            detail=str(reply.get("detail", "")),
+        )
+        if (found.frame is not None) + found.committed + bool(found.refused) != 1:
+            raise ProtocolError("the reply has to hold one of frame, committed and refused")
+        return found
+
+
+def payload_to_json(payload: Payload) -> list[Any]:
+    """JSON form of a payload: a string for an inline part, an object for a blob."""
+    return [part.to_json() if isinstance(part, BlobRef) else base64.b64encode(part).decode("ascii") for part in payload]
+
+
+def payload_from_json(raw: object) -> Payload:
+    """Inverse of `payload_to_json`; raises ProtocolError."""
+    if not isinstance(raw, list) or not raw:
+        raise ProtocolError("a payload is a list with at least one part")
+    return tuple(BlobRef.from_json(one) if isinstance(one, dict) else _unbase64(one) for one in raw)
+
+
+def payload_size(payload: Payload) -> int:
+    """Bytes of the whole payload, inline and in blobs."""
+    return sum(part.size if isinstance(part, BlobRef) else len(part) for part in payload)
+
+
+def inline_size(payload: Payload) -> int:
+    """Bytes of a payload's inline parts."""
+    return sum(0 if isinstance(part, BlobRef) else len(part) for part in payload)
+
+
+def _call_from_json(raw: object, functions: int) -> WireCall:
+    if not isinstance(raw, list) or len(raw) != 4:
+        raise ProtocolError("a call is a list of four")
+    seq, function, arguments, shared_from_bytes = raw
+    if not (_is_int(seq) and _is_int(function) and _is_int(shared_from_bytes)) or seq < 0:
+        raise ProtocolError("a call is numbered from 0")
+    if not 0 <= function < functions:
+        raise ProtocolError("a call names a function that the event does not have")
+    return WireCall(seq, function, payload_from_json(arguments), shared_from_bytes)
+
+
+def _mapping(raw: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(raw, dict):
+        raise ProtocolError(f"{what} has to be a JSON object, not {type(raw).__name__}")
+    return raw
+
+
+def _get(raw: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    value = raw.get(name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ProtocolError(f"{name!r} is missing or of the wrong type")
+    return value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _strings(raw: Mapping[Any, Any]) -> dict[str, str]:
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in raw.items()):
+        raise ProtocolError("environment variables have to be strings")
+    return dict(raw)
+
+
+def _pair(raw: Sequence[Any]) -> tuple[int, int]:
+    if len(raw) != 2 or not all(_is_int(one) for one in raw):
+        raise ProtocolError("'python' has to be [major, minor]")
+    return raw[0], raw[1]
+
+
+def _unbase64(raw: object) -> bytes:
+    if not isinstance(raw, str):
+        raise ProtocolError("an inline part has to be a Base64 string")
+    try:
+        return binascii.a2b_base64(raw, strict_mode=True) if raw else b""
+    except (ValueError, binascii.Error) as error:
+        raise ProtocolError(f"not Base64: {error}") from None

@@ -1,0 +1,361 @@
+"""Runs one event's calls and delivers their outcomes, given an object store; there is no AWS in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import resource
+import sys
+import time
+import traceback
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lambda_worker import codec
+from lambda_worker.capture import Capture
+from lambda_worker.modules import ModulePath
+from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.protocol import (
+    FRAME_BUDGET_BYTES,
+    BlobRef,
+    Bytes,
+    Event,
+    FailureReason,
+    Frame,
+    Outcome,
+    OutcomeKind,
+    Part,
+    Payload,
+    ProtocolError,
+    RefusalReason,
+    Reply,
+    WireCall,
+    outcome_key,
+    python_version,
+)
+
+_log = logging.getLogger("lambda_worker")
+
+_CAPTURE_CHARS = 64 * 1024
+_CAPTURE_CHARS_PER_EVENT = 512 * 1024
+_FRAME_LIMIT_BYTES = FRAME_BUDGET_BYTES + 256 * 1024
+_SMALLEST_CACHE_BYTES = 64 * 1024 * 1024
+
+
+class _RefusedError(Exception):
+    """The event cannot be run at all."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _FailedError(Exception):
+    """A call ended without a value or an exception of its own."""
+
+    def __init__(self, reason: FailureReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class BlobCache:
+    """Blobs that this execution environment fetched or made, least recently used out first.
+
+    Args:
+        limit_bytes: What it holds at most; larger blobs are not kept.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+        self._blobs: OrderedDict[str, memoryview] = OrderedDict()
+
+    def get(self, ref: BlobRef, fetch: Callable[[BlobRef], memoryview]) -> memoryview:
+        """Content of `ref`, fetched if it is not held."""
+        data = self._blobs.get(ref.digest)
+        if data is not None:
+            self._blobs.move_to_end(ref.digest)
+            return data
+        data = fetch(ref)
+        if ref.size <= self._limit:
+            self._blobs[ref.digest] = data
+            self._held += ref.size
+            while self._held > self._limit:
+                _, old = self._blobs.popitem(last=False)
+                self._held -= len(old)
+        return data
+
+
+class Runner:
+    """Runs events in one execution environment and keeps between them what can be reused.
+
+    Args:
+        function_key: The function's secret, from which job keys derive; 32 bytes.
+        open_store: Opens the object store of an event's bucket and prefix.
+        log_stream: CloudWatch log stream of this environment.
+        memory_bytes: The function's memory; a quarter of it may hold blobs.
+    """
+
+    def __init__(
+        self,
+        function_key: bytes,
+        open_store: Callable[[str, str], ObjectStore],
+        log_stream: str = "",
+        memory_bytes: int = 0,
+    ) -> None:
+        self._function_key = function_key
+        self._open_store = open_store
+        self._log_stream = log_stream
+        self._stores: dict[tuple[str, str], ObjectStore] = {}
+        self._blobs = BlobCache(max(_SMALLEST_CACHE_BYTES, memory_bytes // 4))
+        self._modules = ModulePath()
+        self._initialised: set[str] = set()
+        self._environment_id = ""
+        self._events = 0
+
+    def run(self, raw: object, request_id: str) -> dict[str, Any]:
+        """Run an event and return the reply, both as JSON-ready objects. Only `SystemExit`-like ends escape."""
+        begun = time.perf_counter()
+        if not self._events:
+            self._wake_up()
+        try:
+            event = self._decode(raw)
+            reply = self._run(event, request_id, begun)
+        except _RefusedError as refusal:
+            reply = Reply(refused=refusal.reason, detail=str(refusal))
+        except ObjectStoreError as error:
+            reply = Reply(refused="storage", detail=str(error))
+        self._events += 1
+        return reply.to_json()
+
+    def _wake_up(self) -> None:
+        """Make this environment unlike its twins: all are clones of one snapshot, random state included."""
+        self._environment_id = uuid.uuid4().hex[:16]
+        random.seed()
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed()
+
+    def _decode(self, raw: object) -> Event:
+        try:
+            event = Event.from_json(raw)
+        except ProtocolError as error:
+            version = isinstance(raw, dict) and "protocol" in raw and "speaks protocol" in str(error)
+            raise _RefusedError("protocol" if version else "event", str(error)) from None
+        if event.python != python_version():
+            theirs, ours = (".".join(map(str, one)) for one in (event.python, python_version()))
+            raise _RefusedError("python", f"the client runs Python {theirs}, this function Python {ours}")
+        return event
+
+    def _run(self, event: Event, request_id: str, begun: float) -> Reply:
+        store = self._store(event)
+        store.requests.clear()
+        key = outcome_key(event.job_id, event.calls[0].seq)
+        if event.attempt > 1 and (committed := _committed(store, key)) is not None:
+            return _reply(event, committed)
+        self._prepare(event, store)
+        functions: dict[int, list[Bytes]] = {}
+        budget = _Budget(FRAME_BUDGET_BYTES)
+        with _environment(event.worker_environment):
+            outcomes = tuple(self._run_call(event, call, functions, budget, store) for call in event.calls)
+        frame = Frame(
+            job_id=event.job_id,
+            outcomes=outcomes,
+            request_id=request_id,
+            log_stream=self._log_stream,
+            environment_id=self._environment_id,
+            events_before=self._events,
+            rss_bytes=_peak_rss_bytes(),
+            s3_requests=store.requests,
+        )
+        sealed = codec.seal(frame, codec.job_key(self._function_key, event.job_id))
+        overdue = time.perf_counter() - begun >= event.commit_after_s
+        wanted = event.mode == "s3" or overdue or event.attempt > 1 or len(sealed) > _FRAME_LIMIT_BYTES
+        if wanted and not store.create(key, sealed):
+            # Another attempt was first, or this was our own write whose reply got lost: what stands there counts.
+            sealed = bytes(store.get(key))
+        return _reply(event, sealed)
+
+    def _store(self, event: Event) -> ObjectStore:
+        place = event.bucket, event.prefix
+        if place not in self._stores:
+            self._stores[place] = self._open_store(*place)
+        return self._stores[place]
+
+    def _prepare(self, event: Event, store: ObjectStore) -> None:
+        if event.modules is not None:
+            try:
+                self._modules.use(event.modules, store.get_blob)
+            except MissingObjectError as error:
+                raise _RefusedError("modules", f"the bundle of the user's modules is gone: {error}") from None
+            except (codec.TamperedError, OSError, ValueError) as error:
+                raise _RefusedError("event", f"the bundle of the user's modules is unusable: {error}") from None
+        if event.initializer is not None and event.job_id not in self._initialised:
+            self._initialise(event, store)
+
+    def _initialise(self, event: Event, store: ObjectStore) -> None:
+        assert event.initializer is not None
+        try:
+            function, arguments = codec.loads(self._fetch(event.initializer, store))
+            function(*arguments)
+        except ObjectStoreError:
+            raise
+        except BaseException:  # noqa: BLE001  whatever the user's initializer raises breaks the executor, not us
+            raise _RefusedError("initializer", traceback.format_exc()) from None
+        self._initialised.add(event.job_id)
+
+    def _run_call(
+        self,
+        event: Event,
+        call: WireCall,
+        functions: dict[int, list[Bytes]],
+        budget: _Budget,
+        store: ObjectStore,
+    ) -> Outcome:
+        limit = min(_CAPTURE_CHARS, _CAPTURE_CHARS_PER_EVENT // len(event.calls)) if event.forward_output else 0
+        capture = Capture(limit)
+        begun, cpu = time.perf_counter(), time.process_time()
+        kind: OutcomeKind = "value"
+        payload: Payload = ()
+        reason = detail = ""
+        try:
+            with capture:
+                function, arguments = self._load(event, call, functions, store)
+                value = _apply(function, arguments)
+                del function, arguments
+            payload = _spill(_dump_value(value), budget, event.job_id, store)
+            del value
+        except _FailedError as failure:
+            kind, reason, detail = "failed", failure.reason, str(failure)
+        except ObjectStoreError as error:
+            kind, reason, detail = "failed", "storage", str(error)
+        except BaseException as error:  # noqa: BLE001  the user's code may raise anything, and all of it is an outcome
+            kind, payload, reason, detail = _describe_error(error, budget, event.job_id, store)
+        return Outcome(
+            seq=call.seq,
+            kind=kind,
+            payload=payload,
+            reason=reason,
+            detail=detail,
+            seconds=time.perf_counter() - begun,
+            cpu_s=time.process_time() - cpu,
+            stdout=capture.stdout,
+            stderr=capture.stderr,
+            caught=capture.caught,
+        )
+
+    def _load(
+        self,
+        event: Event,
+        call: WireCall,
+        functions: dict[int, list[Bytes]],
+        store: ObjectStore,
+    ) -> tuple[Any, Any]:
+        try:
+            if call.function not in functions:
+                functions[call.function] = self._fetch(event.functions[call.function], store)
+            # The function is unpickled for every call, so that no call sees what another did to its closure.
+            function = codec.loads(functions[call.function])
+            return function, codec.loads(self._fetch(call.arguments, store), shared_from_bytes=call.shared_from_bytes)
+        except MissingObjectError as error:
+            raise _FailedError("missing_blob", str(error)) from None
+        except codec.TamperedError as error:
+            raise _FailedError("tampered_blob", str(error)) from None
+        except (ObjectStoreError, _FailedError):
+            raise
+        except BaseException as error:
+            raise _FailedError("unloadable", codec.format_error(error, skip_frames=1)) from error
+
+    def _fetch(self, payload: Payload, store: ObjectStore) -> list[Bytes]:
+        return [self._blobs.get(part, store.get_blob) if isinstance(part, BlobRef) else part for part in payload]
+
+
+class _Budget:
+    """Inline bytes that a frame has left."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def take(self, size: int) -> bool:
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+def _apply(function: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    args, kwargs = arguments
+    return function(*args, **kwargs)
+
+
+def _dump_value(value: object) -> tuple[Bytes, ...]:
+    try:
+        return codec.dumps(value)
+    except BaseException as error:
+        what = f"its result, of type {type(value).__module__}.{type(value).__qualname__}, cannot be pickled"
+        raise _FailedError("unpicklable_value", f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _describe_error(
+    error: BaseException, budget: _Budget, job_id: str, store: ObjectStore
+) -> tuple[OutcomeKind, Payload, str, str]:
+    text = codec.format_error(error, skip_frames=2)
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        # They mean "end this process", which must not reach the client's process by way of `Future.result`.
+        return "failed", (), "exited", f"{type(error).__name__}({', '.join(map(repr, error.args))})\n{text}"
+    try:
+        return "error", _spill(codec.dump_error(error), budget, job_id, store), "", text
+    except ObjectStoreError as trouble:
+        return "failed", (), "storage", str(trouble)
+    except BaseException as trouble:  # noqa: BLE001  as above
+        why = f"its exception cannot be pickled ({type(trouble).__name__}: {trouble})"
+        return "failed", (), "unpicklable_error", f"{why}; it was:\n{text}"
+
+
+def _spill(payload: tuple[Bytes, ...], budget: _Budget, job_id: str, store: ObjectStore) -> Payload:
+    """Move the parts that do not fit the frame's budget into blobs of the job."""
+    parts: list[Part] = []
+    for part in payload:
+        if budget.take(len(part)):
+            parts.append(part)
+            continue
+        ref = BlobRef(codec.digest(part), len(part), job_id)
+        store.put_blob(ref, part)
+        parts.append(ref)
+    return tuple(parts)
+
+
+def _committed(store: ObjectStore, key: str) -> bytes | None:
+    try:
+        return bytes(store.get(key))
+    except MissingObjectError:
+        return None
+
+
+def _reply(event: Event, sealed: bytes) -> Reply:
+    fits = event.mode == "direct" and len(sealed) <= _FRAME_LIMIT_BYTES
+    return Reply(frame=sealed) if fits else Reply(committed=True)
+
+
+@contextmanager
+def _environment(variables: Any) -> Iterator[None]:
+    """Set environment variables while calls run and put back what was there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _peak_rss_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
