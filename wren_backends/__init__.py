@@ -1,0 +1,61 @@
+"""Run joblib, dask and `concurrent.futures` code on AWS Lambda, coordinated through S3.
+
+Importing this package registers the joblib backend "wren" and does nothing else; the rest is imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wren_backends.joblib import register as _register_joblib
+
+if TYPE_CHECKING:
+    from wren_backends.config import Config
+    from wren_backends.errors import (
+        BrokenWrenExecutor,
+        CallExitedError,
+        ConfigError,
+        DeploymentError,
+        EnvironmentLostError,
+        InvocationError,
+        InvocationTimeoutError,
+        OutOfMemoryError,
+        ProtocolMismatchError,
+        SerializationError,
+        StorageError,
+        TamperedObjectError,
+        ThrottledError,
+        WrenError,
+    )
+    from wren_backends.executor import WrenExecutor
+
+__all__ = [
+    "BrokenWrenExecutor",
+    "CallExitedError",
+    "Config",
+    "ConfigError",
+    "DeploymentError",
+    "EnvironmentLostError",
+    "InvocationError",
+    "InvocationTimeoutError",
+    "OutOfMemoryError",
+    "ProtocolMismatchError",
+    "SerializationError",
+    "StorageError",
+    "TamperedObjectError",
+    "ThrottledError",
+    "WrenError",
+    "WrenExecutor",
+]
+
+_HOMES = {"Config": "config", "WrenExecutor": "executor"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+_register_joblib()

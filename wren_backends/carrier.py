@@ -1,0 +1,251 @@
+"""One group's trip: its blobs to S3, its event to Lambda, its frame back, with all that is re-sent on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lambda_worker import codec
+from lambda_worker.objects import ObjectStore, ObjectStoreError
+from lambda_worker.protocol import (
+    BlobRef,
+    Bytes,
+    Event,
+    Frame,
+    Mode,
+    Payload,
+    ProtocolError,
+    Reply,
+    WireCall,
+    outcome_key,
+)
+from wren_backends import faults
+from wren_backends.blobs import Blobs
+from wren_backends.calls import Group
+from wren_backends.config import Config
+from wren_backends.connection import Connection
+from wren_backends.errors import EnvironmentLostError, StorageError, TamperedObjectError, WrenError
+from wren_backends.events import Journal
+from wren_backends.invoker import InvokeFault, Invoker
+from wren_backends.retry import backoff_s
+from wren_backends.watcher import AsyncInvocationFailed, Watcher
+
+_EVENT_AGE_S = 3600.0
+"""Longest that an asynchronous invocation waits in Lambda's queue: deployment sets MaximumEventAgeInSeconds to it."""
+
+_LATE_S = 5.0
+"""How long after the function's time limit its outcome may still appear in S3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Initializer:
+    """What runs once per execution environment before the first call.
+
+    Attributes:
+        payload: Pickled `(initializer, initargs)`.
+        modules: Bundle of the user's modules that it needs.
+    """
+
+    payload: Payload
+    modules: BlobRef | None
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What came of a group's trip.
+
+    Attributes:
+        frame: Its outcomes.
+        took_s: Wall time from sending the event that brought them to having them.
+    """
+
+    frame: Frame
+    took_s: float
+
+
+class Carrier:
+    """Carries groups of one job. It has to be used on one event loop.
+
+    Args:
+        config: Settings.
+        connection: Function and bucket.
+        job_id: The job.
+        store: The project's prefix in the bucket.
+        blobs: The client's blobs.
+        invoker: Starts invocations.
+        watcher: Waits for frames in S3.
+        journal: Is told what happens.
+        rng: Source of jitter.
+        on_throttled: Called with an invocation's number when Lambda refused it for lack of concurrency.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        connection: Connection,
+        job_id: str,
+        *,
+        store: ObjectStore,
+        blobs: Blobs,
+        invoker: Invoker,
+        watcher: Watcher,
+        journal: Journal,
+        rng: random.Random,
+        on_throttled: Callable[[int], None],
+    ) -> None:
+        self._config = config
+        self._connection = connection
+        self._job_id = job_id
+        self._mode: Mode = "s3" if config.mode == "s3" else "direct"
+        self._key = codec.job_key(connection.function_key, job_id)
+        self._store = store
+        self._blobs = blobs
+        self._invoker = invoker
+        self._watcher = watcher
+        self._journal = journal
+        self._rng = rng
+        self._on_throttled = on_throttled
+
+    async def carry(self, group: Group, number: int, initializer: Initializer | None) -> Trip:
+        """Invoke until there is a frame, backing off while Lambda refuses.
+
+        Args:
+            group: The calls; its `attempt` rises with each one that may have run.
+            number: Number of this trip, for the window.
+            initializer: What has to have run before.
+
+        Raises:
+            WrenError: There will be no frame.
+        """
+        refusals, refused_since = 0, 0.0
+        while True:
+            sent = time.monotonic()
+            try:
+                return await self._attempt(group, initializer)
+            except InvokeFault as fault:
+                if fault.kind == "rejected":
+                    raise faults.invoke_fault(fault, group.label, self._connection.function, 0) from fault
+                if fault.kind == "lost":
+                    if (frame := await self._recover(group, time.monotonic() - sent)) is not None:
+                        return Trip(frame, time.monotonic() - sent)
+                    group.attempt += 1
+                if fault.kind == "throttled":
+                    self._on_throttled(number)
+                refusals += 1
+                refused_since = refused_since or sent
+                spent = time.monotonic() - refused_since
+                if spent > self._config.retry_budget_s:
+                    raise faults.invoke_fault(fault, group.label, self._connection.function, spent) from fault
+                delay = backoff_s(refusals, self._rng)
+                self._journal.say("invocation.refused", kind=fault.kind, code=fault.code, delay_s=round(delay, 3))
+                await asyncio.sleep(delay)
+
+    async def _recover(self, group: Group, elapsed_s: float) -> Frame | None:
+        """The response is lost. A call that ran for long commits its outcome, so waiting may save running it again."""
+        if self._mode == "direct" and elapsed_s < self._config.commit_after_s:
+            return None
+        with_margin = max(1.0, self._connection.timeout_s - elapsed_s + _LATE_S)
+        try:
+            return self._open(await self._watcher.watch(group.first_seq, with_margin))
+        except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
+            return None
+
+    async def _attempt(self, group: Group, initializer: Initializer | None) -> Trip:
+        try:
+            return await self._invoke(group, initializer)
+        except codec.TamperedError as error:
+            raise TamperedObjectError(f"{group.label}: {error}. Somebody else writes to the bucket") from error
+        except ProtocolError as error:
+            raise faults.protocol_error(error, group.label, self._connection.function) from error
+        except ObjectStoreError as error:
+            raise StorageError(f"{group.label}: {error}. Check bucket and credentials: `wren doctor`") from error
+
+    async def _invoke(self, group: Group, initializer: Initializer | None) -> Trip:
+        event = self._event(group, initializer)
+        await self._blobs.upload([*event.functions, *(call.arguments for call in event.calls)])
+        await self._blobs.upload([event.initializer or (), (event.modules,) if event.modules else ()])
+        body = json.dumps(event.to_json()).encode()
+        begun = time.perf_counter()
+        self._journal.add("invocation.started")
+        self._journal.add("bytes.sent", len(body))
+        response = await self._invoker.invoke(body, wait=self._mode == "direct")
+        if response.function_error:
+            raise self._function_error(response.body, group, response.request_id)
+        if self._mode == "s3":
+            frame = await self._await_commit(group)
+        else:
+            frame = await self._read(Reply.from_json(_json(response.body)), group)
+        return Trip(frame, time.perf_counter() - begun)
+
+    async def _await_commit(self, group: Group) -> Frame:
+        limit = _EVENT_AGE_S + self._connection.timeout_s + 60.0
+        try:
+            return self._open(await self._watcher.watch(group.first_seq, limit))
+        except AsyncInvocationFailed as failed:
+            raise self._function_error(failed.body, group, failed.request_id) from failed
+        except TimeoutError:
+            raise EnvironmentLostError(
+                f"{group.label}: neither an outcome nor a failure record appeared in the bucket within {limit:.0f} s"
+            ) from None
+
+    async def _read(self, reply: Reply, group: Group) -> Frame:
+        if reply.frame is not None:
+            return self._open(reply.frame)
+        if reply.committed:
+            return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
+        raise faults.refusal(reply, group.label, self._connection.function)
+
+    def _open(self, sealed: Bytes) -> Frame:
+        return codec.unseal(sealed, self._key, self._job_id)
+
+    def _function_error(self, body: bytes, group: Group, request_id: str) -> WrenError:
+        known = self._connection
+        # An asynchronous invocation that the worker refused has its reply in the record's place.
+        raw = _json(body)
+        if isinstance(raw, dict) and "refused" in raw:
+            return faults.refusal(Reply.from_json(raw), group.label, known.function)
+        return faults.function_error(body, group.label, request_id, known.memory_mb, known.timeout_s)
+
+    def _event(self, group: Group, initializer: Initializer | None) -> Event:
+        functions: dict[str, tuple[int, Payload]] = {}
+        calls = []
+        for call in group.calls:
+            index, _ = functions.setdefault(call.function.key, (len(functions), call.function.payload))
+            calls.append(WireCall(call.seq, index, call.arguments, call.shared_from_bytes))
+        first = group.calls[0]
+        return Event(
+            job_id=self._job_id,
+            calls=tuple(calls),
+            functions=tuple(payload for _, payload in functions.values()),
+            bucket=self._connection.bucket,
+            prefix=self._connection.prefix,
+            mode=self._mode,
+            attempt=group.attempt,
+            commit_after_s=self._config.commit_after_s,
+            modules=first.modules or (initializer.modules if initializer else None),
+            initializer=initializer.payload if initializer else None,
+            worker_environment=dict(first.environment),
+            forward_output=self._config.forward_output,
+        )
+
+    async def fetch(self, payload: Payload) -> list[Bytes]:
+        """Content of a payload's parts; raises TamperedError, ObjectStoreError."""
+
+        async def one(part: Any) -> Bytes:
+            return await self._store.get_blob_async(part) if isinstance(part, BlobRef) else part
+
+        if not any(isinstance(part, BlobRef) for part in payload):
+            return [part for part in payload if not isinstance(part, BlobRef)]
+        return await asyncio.gather(*(one(part) for part in payload))
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise ProtocolError(f"not JSON: {body[:100]!r}") from None

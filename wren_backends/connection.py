@@ -1,0 +1,222 @@
+"""Where calls go: endpoints, credentials, bucket and function, found once for a configuration.
+
+This is the only place that decides between AWS and the local cloud; everything below it speaks HTTP to either.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
+from wren_backends.config import Config
+from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError
+from wren_backends.events import logger
+
+_LOCAL_REGION = "us-east-1"
+_LOCAL_BUCKET = "wren"
+_AWS_CONCURRENCY = 1000  # AWS Lambda quotas: default concurrent executions of an account
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A function and a bucket, ready to be used.
+
+    Attributes:
+        is_local: Whether they are the local cloud's.
+        region: AWS region.
+        bucket: S3 bucket.
+        prefix: Key prefix in it.
+        function: Name of the Lambda function.
+        lambda_url: Endpoint of Lambda's API.
+        s3_url: Endpoint of S3; None for AWS's own.
+        credentials: Gives botocore credentials, refreshed when due; called for every signature.
+        s3_credentials: What `ObjectStore.open_s3` wants: fixed ones, or a provider.
+        function_key: The function's secret, 32 bytes.
+        memory_mb: The function's memory.
+        timeout_s: The function's time limit in seconds.
+        max_workers: Invocations in flight unless configured otherwise.
+        stats: Counts of the local cloud's own servers; None on AWS.
+    """
+
+    is_local: bool
+    region: str
+    bucket: str
+    prefix: str
+    function: str
+    lambda_url: str
+    s3_url: str | None
+    credentials: Callable[[], Any]
+    s3_credentials: Mapping[str, Any]
+    function_key: bytes
+    memory_mb: int
+    timeout_s: int
+    max_workers: int
+    stats: Callable[[], dict[str, Any]] | None = None
+
+
+_lock = threading.Lock()
+_known: dict[Config, Connection] = {}
+
+
+def connect(config: Config) -> Connection:
+    """Find (and for the local cloud: make) what `config` names; cached, since nothing of it changes within a process.
+
+    Raises:
+        ConfigError: No bucket, region or credentials.
+        DeploymentError: The function does not exist or is not one of ours.
+        ProtocolMismatchError: It runs another Python than this process.
+        StorageError: The bucket does not exist or is not ours to use.
+    """
+    with _lock:
+        if config not in _known:
+            _known[config] = _connect_local(config) if is_local(config) else _connect_aws(config)
+        return _known[config]
+
+
+def is_local(config: Config) -> bool:
+    """Whether `config` means the local cloud."""
+    return config.cloud == "local" or (config.cloud == "auto" and not config.bucket)
+
+
+def default_max_workers(config: Config) -> int:
+    """Invocations in flight where none are configured: an AWS account's usual limit, or the CPUs that are here."""
+    return max(2, os.cpu_count() or 1) if is_local(config) else _AWS_CONCURRENCY
+
+
+def _forget_all() -> None:
+    """After a fork the child has no local cloud and no connections of its own."""
+    global _lock  # noqa: PLW0603  the lock may have been held by a thread that the child does not have
+    _lock = threading.Lock()
+    _known.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _connect_local(config: Config) -> Connection:
+    from wren_backends.deploy.local import ensure_local_function
+    from wren_backends.local.cloud import find_shared, start_private
+
+    cloud = find_shared() or start_private()
+    name = ensure_local_function(cloud, config, _LOCAL_BUCKET)
+    session = _session(cloud.region, cloud.access_key_id, cloud.secret_access_key)
+    fixed = session.get_credentials()
+    described = _describe(session, cloud.lambda_endpoint_url, name)
+    return Connection(
+        is_local=True,
+        region=cloud.region,
+        bucket=_LOCAL_BUCKET,
+        prefix=config.prefix,
+        function=name,
+        lambda_url=cloud.lambda_endpoint_url,
+        s3_url=cloud.s3_endpoint_url,
+        credentials=lambda: fixed,
+        s3_credentials={
+            "credentials": {
+                "access_key_id": cloud.access_key_id,
+                "secret_access_key": cloud.secret_access_key,
+            }
+        },
+        function_key=_function_key(described),
+        memory_mb=described["MemorySize"],
+        timeout_s=described["Timeout"],
+        max_workers=default_max_workers(config),
+        stats=cloud.stats,
+    )
+
+
+def _connect_aws(config: Config) -> Connection:
+    if not config.bucket:
+        raise ConfigError("cloud='aws' needs a bucket: run `wren setup`, or set WREN_BUCKET")
+    session = _session(config.region)
+    if not session.region_name:
+        raise ConfigError("no AWS region: set WREN_REGION or AWS_REGION, or run `aws configure`")
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise ConfigError(
+            "no AWS credentials found: run `aws configure`, set AWS_PROFILE, or use the local cloud: WREN_CLOUD=local"
+        )
+    described = _describe(session, os.environ.get("AWS_ENDPOINT_URL_LAMBDA"), config.function)
+    client = session.client("lambda")
+    return Connection(
+        is_local=False,
+        region=session.region_name,
+        bucket=config.bucket,
+        prefix=config.prefix,
+        function=config.function,
+        lambda_url=client.meta.endpoint_url,
+        s3_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        credentials=lambda: credentials,
+        s3_credentials={"credential_provider": _s3_provider(credentials)},
+        function_key=_function_key(described),
+        memory_mb=described["MemorySize"],
+        timeout_s=described["Timeout"],
+        max_workers=default_max_workers(config),
+    )
+
+
+def _session(region: str | None, key: str | None = None, secret: str | None = None) -> Any:
+    import boto3
+
+    return boto3.session.Session(aws_access_key_id=key, aws_secret_access_key=secret, region_name=region)
+
+
+def _s3_provider(credentials: Any) -> Callable[[], dict[str, Any]]:
+    """Credentials in obstore's form, asked for again before they expire."""
+
+    def provide() -> dict[str, Any]:
+        frozen = credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": getattr(credentials, "_expiry_time", None),
+        }
+
+    return provide
+
+
+def _describe(session: Any, endpoint_url: str | None, function: str) -> dict[str, Any]:
+    """Configuration of the function, checked against this process."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        found: dict[str, Any] = session.client("lambda", endpoint_url=endpoint_url).get_function_configuration(
+            FunctionName=function
+        )
+    except NoCredentialsError as error:
+        raise ConfigError(f"no AWS credentials: {error}; run `aws configure` or set AWS_PROFILE") from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code == "ResourceNotFoundException":
+            raise DeploymentError(f"there is no Lambda function {function!r}: run `wren setup`") from error
+        raise DeploymentError(f"function {function!r} cannot be described: {error}; run `wren doctor`") from error
+    except BotoCoreError as error:
+        raise DeploymentError(f"Lambda cannot be reached: {error}; check the region and the network") from error
+    ours = "python{}.{}".format(*python_version())
+    if found.get("Runtime") != ours:
+        raise ProtocolMismatchError(
+            f"function {function!r} runs {found.get('Runtime')}, this process {ours}, and pickled code needs the same: "
+            "deploy it again from this environment with `wren deploy_lambda`"
+        )
+    logger.log(logging.DEBUG, "function.found name=%s memory_mb=%s", function, found.get("MemorySize"))
+    return found
+
+
+def _function_key(described: Mapping[str, Any]) -> bytes:
+    key = described.get("Environment", {}).get("Variables", {}).get(FUNCTION_KEY_VARIABLE, "")
+    try:
+        found = bytes.fromhex(key)
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise DeploymentError(
+            f"function {described.get('FunctionName')!r} has no {FUNCTION_KEY_VARIABLE} of 64 hexadecimal digits: "
+            "it was not made by `wren setup`; run that, or set WREN_FUNCTION to the right one"
+        )
+    return found

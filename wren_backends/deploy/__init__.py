@@ -1,0 +1,1 @@
+"""Everything that makes the AWS side exist: packages, role, function."""

@@ -1,0 +1,128 @@
+"""Makes bucket, packages layer and function on a local cloud, through the same API calls as on AWS.
+
+What differs is the layer with the user's packages: here it holds links to the client's site-packages, because copying
+some hundred megabytes at each start would serve nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import secrets
+import site
+import stat
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, PRELOAD_VARIABLE, python_version
+from wren_backends.config import Config
+from wren_backends.deploy.package import HANDLER, function_zip
+from wren_backends.local.cloud import LocalCloud
+
+_ROLE = "arn:aws:iam::000000000000:role/wren"
+_PRELOADED = ("numpy", "scipy", "pandas", "joblib", "sklearn", "dask", "threadpoolctl")
+_PRELOAD_CHARS = 3000  # AWS allows 4 KB for all environment variables of a function together
+_LINK = (stat.S_IFLNK | 0o777) << 16
+_EVENT_AGE_S = 3600
+
+
+def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> str:
+    """Make what is not there yet and return the function's name, which a hash of everything in it ends.
+
+    Args:
+        cloud: The local cloud.
+        config: Settings.
+        bucket: Bucket to make.
+    """
+    import boto3
+
+    session = boto3.session.Session(cloud.access_key_id, cloud.secret_access_key, region_name=cloud.region)
+    code, links, preload = function_zip(), _links_zip(), _preload()
+    settings = json.dumps([config.memory_mb, config.timeout_s, preload, python_version()]).encode()
+    name = f"{config.function}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
+    client = session.client("lambda", endpoint_url=cloud.lambda_endpoint_url)
+    _create_bucket(session.client("s3", endpoint_url=cloud.s3_endpoint_url), bucket)
+    try:
+        client.get_function_configuration(FunctionName=name)
+    except client.exceptions.ResourceNotFoundException:
+        _create(client, name, code, links, preload, config, bucket)
+    return name
+
+
+def _create_bucket(client: Any, bucket: str) -> None:
+    from botocore.exceptions import ClientError
+
+    try:
+        client.create_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            raise
+
+
+def _create(client: Any, name: str, code: bytes, links: bytes, preload: str, config: Config, bucket: str) -> None:
+    layer = client.publish_layer_version(LayerName=f"{name}-packages", Content={"ZipFile": links})
+    try:
+        client.create_function(
+            FunctionName=name,
+            Runtime="python{}.{}".format(*python_version()),
+            Role=_ROLE,
+            Handler=HANDLER,
+            Code={"ZipFile": code},
+            Layers=[layer["LayerVersionArn"]],
+            MemorySize=config.memory_mb,
+            Timeout=config.timeout_s,
+            Environment={"Variables": {FUNCTION_KEY_VARIABLE: secrets.token_hex(32), PRELOAD_VARIABLE: preload}},
+        )
+    except client.exceptions.ResourceConflictException:
+        return  # another client of this cloud was quicker
+    client.put_function_event_invoke_config(
+        FunctionName=name,
+        MaximumRetryAttempts=0,
+        MaximumEventAgeInSeconds=_EVENT_AGE_S,
+        DestinationConfig={"OnFailure": {"Destination": f"arn:aws:s3:::{bucket}"}},
+    )
+
+
+def _links_zip() -> bytes:
+    """A layer whose `python` folder links to every top-level entry of the client's site-packages."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as bundle:
+        for name, target in sorted(_entries()):
+            info = zipfile.ZipInfo(f"python/{name}")
+            info.create_system = 3  # Unix: the attributes below are a file mode
+            info.external_attr = _LINK
+            bundle.writestr(info, target)
+    return packed.getvalue()
+
+
+def _entries() -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for folder in _site_folders():
+        for path in folder.iterdir():
+            usual = path.suffix not in (".pth", ".pyc", ".egg-link") and path.name != "__pycache__"
+            if usual and path.name not in seen:
+                seen.add(path.name)
+                yield path.name, str(path)
+
+
+def _site_folders() -> list[Path]:
+    """Folders in which packages are installed, as this process searches them."""
+    known = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
+    known.update(site.getsitepackages())
+    known.add(site.getusersitepackages())
+    return [Path(one) for one in sys.path if one in known and Path(one).is_dir()]
+
+
+def _preload() -> str:
+    """Modules that this process uses and that are slow to import: the function's template imports them once."""
+    wanted = re.compile(rf"(?:{'|'.join(_PRELOADED)})(?:\.[a-z][a-z0-9_]*)?")
+    names = sorted(name for name in list(sys.modules) if wanted.fullmatch(name) and ".test" not in name)
+    while len(",".join(names)) > _PRELOAD_CHARS:
+        names.pop()
+    return ",".join(names)

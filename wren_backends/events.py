@@ -1,0 +1,75 @@
+"""What the engine does, said once and heard by the log, by listeners and by the counters of a report.
+
+A happening has a name of the form `noun.past_verb` and fields; `Journal.say` is called on the event loop's thread and
+in the thread that submits, so a listener has to be quick and thread-safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+logger = logging.getLogger("wren_backends")
+logger.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened.
+
+    Attributes:
+        name: Such as `invocation.finished`.
+        at: `time.time()` then.
+        fields: What else is known; numbers carry their unit in the name.
+    """
+
+    name: str
+    at: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[Happening], None]
+
+
+class Journal:
+    """Passes happenings on to the log and to listeners, and counts.
+
+    `counts` maps names to how often they were said, plus sums that `add` was given.
+    """
+
+    def __init__(self, listeners: tuple[Listener, ...] = ()) -> None:
+        self._listeners = listeners
+        self._lock = threading.Lock()
+        self.counts: dict[str, float] = {}
+
+    def say(self, name: str, level: int = logging.DEBUG, **fields: Any) -> None:
+        """Tell that `name` happened."""
+        self.add(name)
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s %s", name, " ".join(f"{key}={value}" for key, value in fields.items()))
+        if self._listeners:
+            happening = Happening(name, time.time(), fields)
+            for listener in self._listeners:
+                listener(happening)
+
+    def add(self, name: str, amount: float = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self.counts[name] = self.counts.get(name, 0) + amount
+
+
+def set_log_level_from_environment() -> None:
+    """Honour `WREN_LOGLEVEL` (PyWren's habit) for this library's logger only."""
+    wanted = os.environ.get("WREN_LOGLEVEL", "").upper()
+    if wanted not in logging.getLevelNamesMapping() or any(h.name == "wren" for h in logger.handlers):
+        return
+    handler = logging.StreamHandler()
+    handler.name = "wren"
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(wanted)

@@ -1,0 +1,328 @@
+"""`WrenExecutor`: the `concurrent.futures.Executor` contract on top of the dispatcher."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import sys
+import threading
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+from lambda_worker import codec
+from lambda_worker.batches import run_chunk
+from lambda_worker.protocol import BlobRef, Payload
+from wren_backends.blobs import SeenBuffers
+from wren_backends.bundle import UserModules
+from wren_backends.calls import Call, Function
+from wren_backends.carrier import Initializer
+from wren_backends.config import Config
+from wren_backends.connection import connect
+from wren_backends.dispatcher import Dispatcher
+from wren_backends.errors import ConfigError, SerializationError
+from wren_backends.events import Journal, Listener, set_log_level_from_environment
+
+T = TypeVar("T")
+
+
+class Prepared:
+    """A function that was pickled once, to be submitted many times in place of the function itself."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+
+class WrenExecutor(Executor):
+    """Runs calls on AWS Lambda, or on the local cloud where no AWS bucket is configured.
+
+    It can stand wherever a `ProcessPoolExecutor` stands. Functions may be lambdas, closures, bound methods or defined
+    in `__main__`; the user's own modules travel with the calls.
+
+    Args:
+        max_workers: Most invocations in flight. Default: `Config.max_workers`.
+        initializer: Called once in each execution environment before its first call of this executor. If it raises, the
+            executor is broken: pending and later calls end in BrokenWrenExecutor.
+        initargs: Its arguments.
+        config: Settings. Default: `Config.load(**settings)`.
+        on_event: Called with each `Happening` of the engine, from its threads.
+        settings: Any field of `Config`.
+
+    Raises:
+        ValueError: `max_workers` is not positive.
+        TypeError: `initializer` is not callable.
+        ConfigError, DeploymentError: There is nothing to run on; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        config: Config | None = None,
+        on_event: Listener | None = None,
+        **settings: Any,
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if config is not None and settings:
+            raise ConfigError("give either config= or single settings, not both")
+        set_log_level_from_environment()
+        self.config = config or Config.load(**settings)
+        self.connection = connect(self.config)
+        self._max_workers = max_workers or self.config.max_workers or self.connection.max_workers
+        self.journal = Journal((on_event,) if on_event else ())
+        self.job_id = f"j-{uuid.uuid4().hex[:20]}"
+        self._dispatcher = Dispatcher(self.config, self.connection, self.job_id, self._max_workers, self.journal)
+        self._modules = UserModules(self._dispatcher.blobs)
+        self._pid = os.getpid()
+        # An executor that is dropped without shutdown finishes what it was given; the dispatcher does not refer to it.
+        self._finalizer = weakref.finalize(self, self._dispatcher.close, wait=False, cancel=False)
+        self._finalizer.atexit = False
+        if initializer is not None:
+            self._set_initializer(initializer, initargs)
+
+    @property
+    def _broken(self) -> Any:
+        """What ProcessPoolExecutor has under this name: truthy once the executor is broken."""
+        return self._dispatcher.broken or False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have `fn(*args, **kwargs)` called in an execution environment.
+
+        What is passed is fixed when this returns: later changes to it are not seen.
+
+        Returns:
+            A standard Future. It holds a SerializationError if something cannot be pickled.
+
+        Raises:
+            RuntimeError: After `shutdown`.
+            BrokenWrenExecutor: After a failed initializer.
+        """
+        return self.submit_with(fn, args, kwargs)
+
+    def submit_with(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        future: Future[T] | None = None,
+        seen: SeenBuffers | None = None,
+        shared_from_bytes: int = 0,
+        environment: tuple[tuple[str, str], ...] = (),
+    ) -> Future[T]:
+        """As `submit`, with what the adapters need beyond it.
+
+        Args:
+            fn: The function, or one that `prepare` made.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            future: The Future to use; default: a new one.
+            seen: Large buffers that are known not to change.
+            shared_from_bytes: See `WireCall`.
+            environment: Environment variables to set while the call runs.
+        """
+        if self._pid != os.getpid():
+            raise RuntimeError("this executor belongs to the process that was forked from: make a new one here")
+        future = Future() if future is None else future
+        try:
+            function = fn.function if isinstance(fn, Prepared) else self.prepare(fn).function
+            arguments, modules = self._pickle((args, kwargs), f"the arguments of {function.name}", seen)
+        except SerializationError as error:
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        dispatcher = self._dispatcher
+        dispatcher.submit(
+            Call(
+                seq=dispatcher.new_seq(),
+                future=future,
+                function=function,
+                arguments=arguments,
+                modules=modules or function.modules,
+                retries_left=self.config.retries,
+                shared_from_bytes=shared_from_bytes,
+                environment=environment,
+            )
+        )
+        return future
+
+    def feed(self, step: Callable[[], object]) -> None:
+        """Run `step` soon on a thread of the dispatcher, in order: for adapters that may not pickle where they are."""
+        self._dispatcher.feed(step)
+
+    def prepare(self, fn: Callable[..., Any]) -> Prepared:
+        """Pickle a function once for many calls; raises SerializationError."""
+        name = _name_of(fn)
+        parts = _dumps(fn, f"the function {name}")
+        modules = self._modules.needed_by(parts[0])
+        key = codec.digest(parts[0])[:16]
+        return Prepared(Function(name, key, self._dispatcher.blobs.take(parts), modules))
+
+    def refresh_modules(self) -> None:
+        """See edits of the user's modules from the next call on."""
+        self._modules.refresh()
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As `concurrent.futures.Executor.map`; the function is pickled once.
+
+        Args:
+            fn: Called with one item of each iterable.
+            iterables: Read to the end of the shortest at once, unless `buffersize` is given.
+            timeout: Seconds from now within which each result has to be there; then TimeoutError.
+            chunksize: Items for one call. The dispatcher already sends small calls together, so this is seldom needed.
+            buffersize: Most calls that are submitted ahead of the result asked for (Python 3.14's parameter).
+
+        Raises:
+            ValueError: `chunksize` or `buffersize` is below 1.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        _check_buffersize(buffersize)
+        try:
+            if chunksize == 1:
+                return self._map(self.prepare(fn), iterables, timeout, buffersize)
+            chunks = _chunked(zip(*iterables, strict=False), chunksize)
+            lists = self._map(self.prepare(functools.partial(run_chunk, fn)), (chunks,), timeout, buffersize)
+            return itertools.chain.from_iterable(lists)
+        except SerializationError as error:
+            return _raising(error)
+
+    def _map(
+        self, prepared: Any, iterables: tuple[Iterable[Any], ...], timeout: float | None, buffersize: int | None
+    ) -> Iterator[Any]:
+        if buffersize is None:
+            return super().map(prepared, *iterables, timeout=timeout)
+        if sys.version_info >= (3, 14):
+            return super().map(prepared, *iterables, timeout=timeout, buffersize=buffersize)
+        return _map_buffered(weakref.ref(self), prepared, zip(*iterables, strict=False), timeout, buffersize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls.
+
+        Args:
+            wait: Return only when every submitted call has ended and the threads are gone.
+            cancel_futures: Cancel the calls that no invocation carries yet.
+        """
+        if self._pid == os.getpid():
+            self._dispatcher.close(wait=wait, cancel=cancel_futures)
+
+    def _set_initializer(self, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
+        try:
+            payload, modules = self._pickle((initializer, tuple(initargs)), "the initializer")
+        except SerializationError:
+            self.shutdown()
+            raise
+        self._dispatcher.set_initializer(Initializer(payload, modules))
+
+    def _pickle(self, value: object, what: str, seen: SeenBuffers | None = None) -> tuple[Payload, BlobRef | None]:
+        parts = _dumps(value, what)
+        return self._dispatcher.blobs.take(parts, seen), self._modules.needed_by(parts[0])
+
+
+def _dumps(value: object, what: str) -> tuple[Any, ...]:
+    try:
+        return codec.dumps(value)
+    except Exception as error:
+        raise SerializationError(
+            f"Could not pickle {what} to send it to a worker: {type(error).__name__}: {error}. "
+            "Open files, locks, sockets and generators cannot travel: make them inside the function"
+        ) from error
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.args[0] if fn.func is run_chunk and fn.args else fn.func
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return f"{getattr(fn, '__module__', None) or '?'}.{name}"
+
+
+def _check_buffersize(buffersize: int | None) -> None:
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+
+
+def _chunked(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, size)):
+        yield chunk
+
+
+def _raising(error: Exception) -> Iterator[Any]:
+    """The iterator of a map whose function cannot be pickled: as with a process pool, `next` raises."""
+    raise error
+    yield
+
+
+def _map_buffered(
+    executor: weakref.ref[WrenExecutor],
+    prepared: Any,
+    items: Iterator[tuple[Any, ...]],
+    timeout: float | None,
+    buffersize: int,
+) -> Iterator[Any]:
+    """`Executor.map` with `buffersize` for Pythons before 3.14, which have none."""
+    import time
+
+    end = None if timeout is None else time.monotonic() + timeout
+    ahead: deque[Future[Any]] = deque()
+
+    def top_up() -> None:
+        target = executor()
+        if target is not None:
+            ahead.extend(target.submit(prepared, *one) for one in itertools.islice(items, buffersize - len(ahead)))
+
+    top_up()
+
+    def results() -> Iterator[Any]:
+        try:
+            while ahead:
+                future = ahead.popleft()
+                value = future.result(None if end is None else end - time.monotonic())
+                del future
+                top_up()
+                yield value
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    return results()
+
+
+_shared: dict[tuple[Config, int | None], WrenExecutor] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_executor(config: Config, max_workers: int | None = None) -> WrenExecutor:
+    """The executor that adapters without a lifetime of their own share; it lives until the process ends."""
+    with _shared_lock:
+        found = _shared.get((config, max_workers))
+        if found is None or found._broken:
+            found = _shared[config, max_workers] = WrenExecutor(max_workers, config=config)
+    return found
+
+
+def _forget_shared() -> None:
+    global _shared_lock  # noqa: PLW0603  the lock may have been held by a thread that the child does not have
+    _shared_lock = threading.Lock()
+    _shared.clear()
+
+
+os.register_at_fork(after_in_child=_forget_shared)

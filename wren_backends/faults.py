@@ -1,0 +1,152 @@
+"""Maps what Lambda and the worker answer when a call has no outcome to this library's errors. Pure functions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lambda_worker.protocol import Outcome, Reply
+from wren_backends.errors import (
+    BrokenWrenExecutor,
+    CallExitedError,
+    ConfigError,
+    DeploymentError,
+    EnvironmentLostError,
+    InvocationError,
+    InvocationTimeoutError,
+    OutOfMemoryError,
+    ProtocolMismatchError,
+    SerializationError,
+    StorageError,
+    TamperedObjectError,
+    ThrottledError,
+    WrenError,
+)
+from wren_backends.invoker import InvokeFault
+
+_DEPLOYMENT_TYPES = (
+    "Runtime.ImportModuleError",
+    "Runtime.HandlerNotFound",
+    "Runtime.UserCodeSyntaxError",
+    "Runtime.MalformedHandlerName",
+    "Runtime.InvalidEntrypoint",
+    "Runtime.InvalidRuntime",
+    "Sandbox.InitError",
+    "Runtime.InitError",
+)
+
+
+def function_error(body: bytes, label: str, request_id: str, memory_mb: int, timeout_s: int) -> WrenError:
+    """What a `FunctionError` means.
+
+    Lambda tells its kinds apart by `errorType` and by the wording of `errorMessage`
+    (AWS Lambda developer guide, "Troubleshoot invocation issues").
+
+    Args:
+        body: Lambda's JSON description.
+        label: The call or calls.
+        request_id: AWS request id.
+        memory_mb: The function's memory.
+        timeout_s: The function's time limit.
+    """
+    kind, text = _describe(body)
+    where = f"{label}, AWS request {request_id}"
+    if kind == "Sandbox.Timedout" or "Task timed out after" in text:
+        return InvocationTimeoutError(
+            f"{where}: still running at the function's time limit of {timeout_s} s. "
+            "Split the work, or deploy the function with a higher limit (WREN_TIMEOUT_S, at most 900)"
+        )
+    if kind == "Runtime.OutOfMemory" or "signal: killed" in text:
+        return OutOfMemoryError(
+            f"{where}: needed more than the function's {memory_mb} MB ({text}). "
+            "Pass smaller pieces, or deploy the function with more memory (WREN_MEMORY_MB, at most 10240)"
+        )
+    if kind in _DEPLOYMENT_TYPES:
+        return DeploymentError(f"{where}: the function cannot start ({kind}: {text}). Deploy it again: `wren setup`")
+    if kind == "Function.ResponseSizeTooLarge":
+        return InvocationError(f"{where}: {text}. This should not happen: please report it")
+    return EnvironmentLostError(
+        f"{where}: its execution environment died ({kind}: {text}), as it does when code crashes or calls os._exit. "
+        "`wren logs` shows the last lines it printed"
+    )
+
+
+def _describe(body: bytes) -> tuple[str, str]:
+    try:
+        raw: Any = json.loads(body)
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        return "unknown", body[:500].decode("utf-8", "replace")
+    return str(raw.get("errorType", "unknown")), str(raw.get("errorMessage", ""))
+
+
+def refusal(reply: Reply, label: str, function: str) -> WrenError:
+    """What a worker's refusal to run an event means."""
+    detail = reply.detail
+    match reply.refused:
+        case "protocol" | "python":
+            return ProtocolMismatchError(
+                f"{label}: {detail}. Deploy function {function!r} again from this environment: `wren deploy_lambda`"
+            )
+        case "initializer":
+            return BrokenWrenExecutor(f"the executor's initializer failed in the worker:\n{detail}")
+        case "configuration":
+            return DeploymentError(f"{label}: {detail}. Deploy function {function!r} again: `wren setup`")
+        case "storage" | "modules":
+            return StorageError(f"{label}: the worker could not use S3: {detail}. Check bucket and role: `wren doctor`")
+        case _:
+            return InvocationError(f"{label}: the worker refused the event: {detail}")
+
+
+def protocol_error(error: Exception, label: str, function: str) -> WrenError:
+    """A reply that this client cannot read."""
+    return ProtocolMismatchError(
+        f"{label}: function {function!r} gave a reply that this version of wren-backends cannot read ({error}). "
+        "Deploy it again from this environment: `wren deploy_lambda`"
+    )
+
+
+def failure(outcome: Outcome, label: str) -> WrenError:
+    """What an outcome of kind `failed` means."""
+    detail = outcome.detail
+    match outcome.reason:
+        case "unpicklable_value":
+            return SerializationError(f"{label}: {detail}. Return something that pickles, such as plain data")
+        case "unpicklable_error":
+            return SerializationError(f"{label} raised, but {detail}")
+        case "unloadable":
+            return SerializationError(
+                f"{label}: its function or arguments could not be unpickled in the worker. A module that is missing "
+                f"there has to be among the function's packages. The worker said:\n{detail}"
+            )
+        case "missing_blob":
+            return StorageError(f"{label}: what it carries is gone from the bucket ({detail}). Submit it again")
+        case "tampered_blob":
+            return TamperedObjectError(f"{label}: {detail}. Somebody else writes to the bucket")
+        case "exited":
+            return CallExitedError(f"{label} ended with {detail}. Raise an ordinary exception instead")
+        case _:
+            return StorageError(f"{label}: the worker could not use S3: {detail}. Check bucket and role: `wren doctor`")
+
+
+def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float) -> WrenError:
+    """What a request to Lambda that finally failed means."""
+    if fault.kind == "throttled":
+        return ThrottledError(
+            f"{label}: Lambda refused it for {spent_s:.0f} s ({fault}). Lower max_workers, or ask AWS for more "
+            "concurrency (Service Quotas, Lambda, concurrent executions)"
+        )
+    if fault.kind != "rejected":
+        return InvocationError(
+            f"{label}: Lambda did not answer for {spent_s:.0f} s ({fault}). Check network and region"
+        )
+    if fault.code == "ResourceNotFoundException":
+        return DeploymentError(f"{label}: there is no function {function!r} ({fault}). Run `wren setup`")
+    if fault.code in ("RequestTooLargeException", "RequestEntityTooLargeException"):
+        return SerializationError(
+            f"{label}: its event is too large for Lambda ({fault}). Lower WREN_INLINE_LIMIT_BYTES"
+        )
+    if "Token" in fault.code or "Signature" in fault.code or "AccessDenied" in fault.code or "Client" in fault.code:
+        return ConfigError(f"{label}: Lambda refused the credentials ({fault}). Run `wren doctor`")
+    return InvocationError(f"{label}: Lambda refused the invocation ({fault})")

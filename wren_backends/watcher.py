@@ -1,0 +1,172 @@
+"""Learns of outcomes that arrive through S3: one LIST per poll for the whole job, however many calls it has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.protocol import outcome_folder, outcome_key
+from wren_backends.events import Journal
+from wren_backends.retry import poll_delay_s
+
+_FAILURE_POLL_S = 1.0
+_CLOCK_SKEW = timedelta(minutes=2)
+_GETS_AT_ONCE = 64
+
+T = TypeVar("T")
+
+
+class AsyncInvocationFailed(Exception):
+    """Lambda gave an asynchronous invocation up and left a record of it in the bucket.
+
+    Attributes:
+        body: What a synchronous invocation would have answered, as JSON bytes.
+        request_id: AWS request id.
+        condition: AWS's word for why: `RetriesExhausted` or `EventAgeExceeded`.
+    """
+
+    def __init__(self, body: bytes, request_id: str, condition: str) -> None:
+        super().__init__(f"{condition}: {body[:200]!r}")
+        self.body = body
+        self.request_id = request_id
+        self.condition = condition
+
+
+class Watcher:
+    """Waits for committed frames of one job. It has to be used on one event loop.
+
+    Args:
+        store: The project's prefix.
+        root: The bucket's root, where Lambda's on-failure records lie; None where there are none (`direct`).
+        job_id: The job.
+        function: Name of the function, which is part of the records' keys.
+        journal: Is told of polls.
+    """
+
+    def __init__(
+        self, store: ObjectStore, root: ObjectStore | None, job_id: str, function: str, journal: Journal
+    ) -> None:
+        self._store = store
+        self._root = root
+        self._job_id = job_id
+        self._journal = journal
+        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html gives the keys' form
+        self._failures = f"aws/lambda/async/{function}/"
+        self._since = datetime.now(UTC) - _CLOCK_SKEW
+        self._seen: set[str] = set()
+        self._waiting: dict[int, asyncio.Future[memoryview]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._more = asyncio.Event()
+
+    async def watch(self, seq: int, deadline_s: float) -> memoryview:
+        """The committed frame whose first call is `seq`, as soon as it is there.
+
+        Args:
+            seq: The call.
+            deadline_s: How long to wait at most, in seconds.
+
+        Raises:
+            TimeoutError: It did not come in time.
+            AsyncInvocationFailed: Lambda says that it will not come.
+            ObjectStoreError: S3 could not be asked.
+        """
+        found = self._waiting[seq] = asyncio.get_running_loop().create_future()
+        self._more.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._poll())
+        try:
+            async with asyncio.timeout(deadline_s):
+                frame: memoryview = await found
+                return frame
+        finally:
+            self._waiting.pop(seq, None)
+
+    async def close(self) -> None:
+        """Stop polling."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _poll(self) -> None:
+        idle = 0
+        failures_due = 0.0
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            self._more.clear()
+            try:
+                found = await self._poll_outcomes()
+                if self._root is not None and loop.time() >= failures_due:
+                    found += await self._poll_failures(self._root)
+                    failures_due = loop.time() + _FAILURE_POLL_S
+            except ObjectStoreError as error:
+                self._fail_all(error)
+                return
+            self._journal.say("job.polled", found=found, waiting=len(self._waiting))
+            idle = 0 if found else idle + 1
+            with contextlib.suppress(TimeoutError):
+                # A new call's outcome is due soon, so its arrival makes polling quick again.
+                await asyncio.wait_for(self._more.wait(), poll_delay_s(idle))
+                idle = min(idle, 1)
+
+    def _fail_all(self, error: ObjectStoreError) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def _poll_outcomes(self) -> int:
+        first = min(self._waiting)
+        start_after = outcome_key(self._job_id, first - 1) if first else None
+        due = []
+        async for key in self._store.list_async(outcome_folder(self._job_id), start_after):
+            name = key.rsplit("/", 1)[1]
+            seq = int(name) if name.isdecimal() else -1
+            if seq in self._waiting and not self._waiting[seq].done():
+                due.append(seq)
+        await _gather(self._fetch(seq) for seq in due)
+        return len(due)
+
+    async def _fetch(self, seq: int) -> None:
+        data = await self._store.get_async(outcome_key(self._job_id, seq))
+        future = self._waiting.get(seq)
+        if future is not None and not future.done():
+            future.set_result(data)
+
+    async def _poll_failures(self, root: ObjectStore) -> int:
+        start_after = self._failures + self._since.strftime("%Y/%m/%d/%Y-%m-%dT%H.%M.%S")
+        fresh = [key async for key in root.list_async(self._failures, start_after) if key not in self._seen]
+        self._seen.update(fresh)
+        return sum(await _gather(self._read_failure(root, key) for key in fresh))
+
+    async def _read_failure(self, root: ObjectStore, key: str) -> bool:
+        try:
+            record = json.loads(bytes(await root.get_async(key)))
+            request = record["requestPayload"]
+            seq = request["calls"][0][0] if request["job"] == self._job_id else None
+            context = record["requestContext"]
+            failed = AsyncInvocationFailed(
+                json.dumps(record.get("responsePayload")).encode(), str(context["requestId"]), str(context["condition"])
+            )
+        except (MissingObjectError, ValueError, KeyError, TypeError, IndexError):
+            return False  # not one of ours
+        future = self._waiting.get(seq) if isinstance(seq, int) else None
+        if future is None or future.done():
+            return False
+        future.set_exception(failed)
+        return True
+
+
+async def _gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run them, not too many at once."""
+    gate = asyncio.Semaphore(_GETS_AT_ONCE)
+
+    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with gate:
+            return await coroutine
+
+    return await asyncio.gather(*(one(coroutine) for coroutine in coroutines))
