@@ -65,3 +65,8 @@ def _limited(inner_threads: int | None) -> contextlib.AbstractContextManager[Any
         return contextlib.nullcontext()
     limits: contextlib.AbstractContextManager[Any] = threadpool_limits(inner_threads)
     return limits
+
+
+def run_dask_task(task: Callable[[dict[Any, Any]], Any], inputs: dict[Any, Any]) -> Any:
+    """Run one node of a dask graph on the values of the keys that it depends on."""
+    return task(inputs)

@@ -12,6 +12,7 @@ from wren_backends.joblib import register as _register_joblib
 
 if TYPE_CHECKING:
     from wren_backends.config import Config
+    from wren_backends.dask import wren_get
     from wren_backends.errors import (
         BrokenWrenExecutor,
         CallExitedError,
@@ -47,9 +48,10 @@ __all__ = [
     "ThrottledError",
     "WrenError",
     "WrenExecutor",
+    "wren_get",
 ]
 
-_HOMES = {"Config": "config", "WrenExecutor": "executor"}
+_HOMES = {"Config": "config", "WrenExecutor": "executor", "wren_get": "dask"}
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ class Call:
         seq: Number within the job, from 0. A retry after the user's own exception has a new one.
         future: What the user holds.
         function: What is called.
+        name: How messages name it.
         arguments: Payload of `(args, kwargs)`.
         modules: Bundle of the user's modules that the function or the arguments need.
         retries_left: Further attempts if it raises.
@@ -44,6 +45,7 @@ class Call:
     seq: int
     future: Future[Any]
     function: Function
+    name: str
     arguments: Payload
     modules: BlobRef | None = None
     retries_left: int = 0
@@ -53,7 +55,7 @@ class Call:
     @property
     def label(self) -> str:
         """How messages name it."""
-        return f"call {self.seq} ({self.function.name})"
+        return f"call {self.seq} ({self.name})"
 
     @property
     def size(self) -> int:

@@ -110,11 +110,12 @@ class WrenExecutor(Executor):
 
     def submit_with(
         self,
-        fn: Callable[..., T],
+        fn: Callable[..., T] | Prepared,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
         future: Future[T] | None = None,
+        name: str | None = None,
         seen: SeenBuffers | None = None,
         shared_from_bytes: int = 0,
         environment: tuple[tuple[str, str], ...] = (),
@@ -126,6 +127,7 @@ class WrenExecutor(Executor):
             args: Positional arguments.
             kwargs: Keyword arguments.
             future: The Future to use; default: a new one.
+            name: How messages name the call; default: after its function.
             seen: Large buffers that are known not to change.
             shared_from_bytes: See `WireCall`.
             environment: Environment variables to set while the call runs.
@@ -146,6 +148,7 @@ class WrenExecutor(Executor):
                 seq=dispatcher.new_seq(),
                 future=future,
                 function=function,
+                name=name or function.name,
                 arguments=arguments,
                 modules=modules or function.modules,
                 retries_left=self.config.retries,
