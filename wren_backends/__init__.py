@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         WrenError,
     )
     from wren_backends.executor import WrenExecutor
+    from wren_backends.progress import progress
+    from wren_backends.report import Report, measure
 
 __all__ = [
     "BrokenWrenExecutor",
@@ -42,22 +44,33 @@ __all__ = [
     "InvocationTimeoutError",
     "OutOfMemoryError",
     "ProtocolMismatchError",
+    "Report",
     "SerializationError",
     "StorageError",
     "TamperedObjectError",
     "ThrottledError",
     "WrenError",
     "WrenExecutor",
+    "measure",
+    "progress",
     "wren_get",
 ]
 
-_HOMES = {"Config": "config", "WrenExecutor": "executor", "wren_get": "dask"}
+_HOMES = {
+    "Config": "config",
+    "Report": "report",
+    "WrenExecutor": "executor",
+    "measure": "report",
+    "progress": "progress",
+    "wren_get": "dask",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    return found
 
 
 _register_joblib()

@@ -78,6 +78,12 @@ def connect(config: Config) -> Connection:
         return _known[config]
 
 
+def used() -> list[Connection]:
+    """Connections that this process has made, the newest last."""
+    with _lock:
+        return list(_known.values())
+
+
 def is_local(config: Config) -> bool:
     """Whether `config` means the local cloud."""
     return config.cloud == "local" or (config.cloud == "auto" and not config.bucket)

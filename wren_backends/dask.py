@@ -4,8 +4,8 @@ dask's own code does what it does for its local schedulers (ordering, fusing cha
 at); this file decides what runs where. A node of the graph becomes one call; aliases, data and the final gathering of
 results stay in the client.
 
-Importing it makes "tasks" the default method of dask's shuffles, unless another one is configured: the default without a
-distributed cluster is a folder on the local disk, which execution environments do not share.
+Importing it makes "tasks" the default method of dask's shuffles, unless another one is configured: the default without
+a distributed cluster is a folder on the local disk, which execution environments do not share.
 """
 
 from __future__ import annotations

@@ -331,8 +331,8 @@ class Dispatcher:
             self._fail(group.calls, type(error)(f"{error} (attempt {group.attempt} of {self._config.max_attempts})"))
 
     def _fail(self, calls: list[Call], error: WrenError) -> None:
-        self.journal.add("call.failed", len(calls))
         for call in calls:
+            self.journal.say("call.failed", call=call.label, error=type(error).__name__)
             self._resolver.fail(call, type(error)(*error.args))
 
     def _learn(self, group: Group, trip: Trip, number: int) -> None:
@@ -387,7 +387,7 @@ class Dispatcher:
         except ObjectStoreError as error:
             self._fail([call], StorageError(f"{call.label}: its result cannot be fetched: {error}"))
         else:
-            self.journal.add("call.finished")
+            self.journal.say("call.finished", seq=call.seq, kind=outcome.kind)
             self._resolver.resolve(call, outcome, parts, frame)
 
 

@@ -10,7 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,28 +40,54 @@ Listener = Callable[[Happening], None]
 class Journal:
     """Passes happenings on to the log and to listeners, and counts.
 
-    `counts` maps names to how often they were said, plus sums that `add` was given.
+    Args:
+        listeners: Are called with each happening.
+        parent: A journal that is told everything too.
+
+    Attributes:
+        counts: How often each name was said, and the sums that `add` was given.
     """
 
-    def __init__(self, listeners: tuple[Listener, ...] = ()) -> None:
+    def __init__(self, listeners: tuple[Listener, ...] = (), parent: Journal | None = None) -> None:
         self._listeners = listeners
+        self._parent = parent
         self._lock = threading.Lock()
         self.counts: dict[str, float] = {}
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Have `listener` called too for as long as the context lasts."""
+        self._listeners = (*self._listeners, listener)
+        try:
+            yield
+        finally:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
 
     def say(self, name: str, level: int = logging.DEBUG, **fields: Any) -> None:
         """Tell that `name` happened."""
         self.add(name)
         if logger.isEnabledFor(level):
             logger.log(level, "%s %s", name, " ".join(f"{key}={value}" for key, value in fields.items()))
+        self._tell(name, fields)
+
+    def _tell(self, name: str, fields: Mapping[str, Any]) -> None:
         if self._listeners:
             happening = Happening(name, time.time(), fields)
             for listener in self._listeners:
                 listener(happening)
+        if self._parent is not None:
+            self._parent._tell(name, fields)
 
     def add(self, name: str, amount: float = 1) -> None:
         """Add to a counter."""
         with self._lock:
             self.counts[name] = self.counts.get(name, 0) + amount
+        if self._parent is not None:
+            self._parent.add(name, amount)
+
+
+PROCESS = Journal()
+"""Hears of every executor of this process."""
 
 
 def set_log_level_from_environment() -> None:

@@ -25,7 +25,7 @@ from wren_backends.config import Config
 from wren_backends.connection import connect
 from wren_backends.dispatcher import Dispatcher
 from wren_backends.errors import ConfigError, SerializationError
-from wren_backends.events import Journal, Listener, set_log_level_from_environment
+from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class WrenExecutor(Executor):
         self.config = config or Config.load(**settings)
         self.connection = connect(self.config)
         self._max_workers = max_workers or self.config.max_workers or self.connection.max_workers
-        self.journal = Journal((on_event,) if on_event else ())
+        self.journal = Journal((on_event,) if on_event else (), parent=PROCESS)
         self.job_id = f"j-{uuid.uuid4().hex[:20]}"
         self._dispatcher = Dispatcher(self.config, self.connection, self.job_id, self._max_workers, self.journal)
         self._modules = UserModules(self._dispatcher.blobs)

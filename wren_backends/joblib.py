@@ -35,7 +35,9 @@ _BATCH_TARGET_S = 0.02
 grouped for the sake of Lambda's own latency by the dispatcher, which knows how many slots are free."""
 
 _MOST_IN_BATCH = 1000
-_SHARED_ITEMS = 1000
+_SHARED_BYTES = 100_000
+"""Arguments from this size on travel on their own: dask does so from 1 kB, loky (as memmaps, arrays only) from 1 MB."""
+
 _SETTINGS = frozenset(one.name for one in fields(Config))
 _JOBLIBS_OWN = frozenset({"max_nbytes", "temp_folder", "mmap_mode", "context", "verbose", "idle_worker_timeout"})
 
@@ -214,7 +216,7 @@ def _shared_from(max_nbytes: int | str | None, mmap_mode: str | None) -> int:
 
 
 def _share_arguments(batch: BatchedCalls, state: _ParallelState) -> None:
-    """Pickle large arguments that are no buffers (lists of texts, say) once per `Parallel` call, not per batch."""
+    """Pickle large arguments once per `Parallel` call, not per batch, each as blobs of its own."""
     batch.items = [
         (func, tuple(_shared(one, state) for one in args), {name: _shared(one, state) for name, one in kwargs.items()})
         for func, args, kwargs in batch.items
@@ -222,7 +224,9 @@ def _share_arguments(batch: BatchedCalls, state: _ParallelState) -> None:
 
 
 def _shared(value: Any, state: _ParallelState) -> Any:
-    if type(value) not in (list, tuple, dict) or len(value) < _SHARED_ITEMS:
+    from dask.sizeof import sizeof
+
+    if sizeof(value) < _SHARED_BYTES:
         return value
     known = state.shared.get(id(value))
     if known is None:
