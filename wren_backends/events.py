@@ -43,16 +43,17 @@ class Journal:
     Args:
         listeners: Are called with each happening.
         parent: A journal that is told everything too.
-
-    Attributes:
-        counts: How often each name was said, and the sums that `add` was given.
     """
 
     def __init__(self, listeners: tuple[Listener, ...] = (), parent: Journal | None = None) -> None:
         self._listeners = listeners
         self._parent = parent
         self._lock = threading.Lock()
-        self.counts: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
+        # Of the journals below only the figures, which outlive them: nothing is added twice on the way of a call.
+        self._below: list[dict[str, float]] = []
+        if parent is not None:
+            parent._below.append(self._counts)
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -81,9 +82,16 @@ class Journal:
     def add(self, name: str, amount: float = 1) -> None:
         """Add to a counter."""
         with self._lock:
-            self.counts[name] = self.counts.get(name, 0) + amount
-        if self._parent is not None:
-            self._parent.add(name, amount)
+            self._counts[name] = self._counts.get(name, 0) + amount
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """How often each name was said, and the sums that `add` was given, here and in the journals below."""
+        total = dict(self._counts)
+        for below in self._below:
+            for name, amount in below.copy().items():
+                total[name] = total.get(name, 0) + amount
+        return total
 
 
 PROCESS = Journal()

@@ -22,7 +22,7 @@ from wren_backends.bundle import UserModules
 from wren_backends.calls import Call, Function
 from wren_backends.carrier import Initializer
 from wren_backends.config import Config
-from wren_backends.connection import connect
+from wren_backends.connection import Connection, connect
 from wren_backends.dispatcher import Dispatcher
 from wren_backends.errors import ConfigError, SerializationError
 from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
@@ -49,6 +49,7 @@ class WrenExecutor(Executor):
             executor is broken: pending and later calls end in BrokenWrenExecutor.
         initargs: Its arguments.
         config: Settings. Default: `Config.load(**settings)`.
+        connection: Function and bucket to use; default: what `config` names.
         on_event: Called with each `Happening` of the engine, from its threads.
         settings: Any field of `Config`.
 
@@ -65,6 +66,7 @@ class WrenExecutor(Executor):
         initargs: tuple[Any, ...] = (),
         *,
         config: Config | None = None,
+        connection: Connection | None = None,
         on_event: Listener | None = None,
         **settings: Any,
     ) -> None:
@@ -76,7 +78,7 @@ class WrenExecutor(Executor):
             raise ConfigError("give either config= or single settings, not both")
         set_log_level_from_environment()
         self.config = config or Config.load(**settings)
-        self.connection = connect(self.config)
+        self.connection = connection or connect(self.config)
         self._max_workers = max_workers or self.config.max_workers or self.connection.max_workers
         self.journal = Journal((on_event,) if on_event else (), parent=PROCESS)
         self.job_id = f"j-{uuid.uuid4().hex[:20]}"

@@ -1,21 +1,19 @@
 """Starts invocations: the Invoke operation of AWS Lambda over HTTP, one method, foreign errors mapped here.
 
 boto3's client would take a thread per invocation in flight and five times the CPU; aiohttp carries a thousand on one
-event loop, and botocore signs the requests.
+event loop.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 
 from wren_backends.connection import Connection
+from wren_backends.signing import Signer
 
 FaultKind = Literal["throttled", "service", "unsent", "lost", "rejected"]
 """Why an invocation brought no response: 429; 5xx; the request cannot have arrived; it may have; 4xx for good."""
@@ -62,7 +60,7 @@ class Invoker:
 
     def __init__(self, connection: Connection) -> None:
         self._url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
-        self._sign = _signer(connection)
+        self._signer = Signer(self._url, "lambda", connection.region, connection.credentials)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=_socket),
             timeout=aiohttp.ClientTimeout(
@@ -83,7 +81,8 @@ class Invoker:
         Raises:
             InvokeFault: There was no response.
         """
-        headers = self._sign(self._url, event, "RequestResponse" if wait else "Event")
+        kind = "RequestResponse" if wait else "Event"
+        headers = self._signer.sign(event, {"x-amz-invocation-type": kind})
         try:
             async with self._session.post(self._url, data=event, headers=headers) as response:
                 body = await response.read()
@@ -106,15 +105,6 @@ def _kind(status: int) -> FaultKind:
     if status == 429:
         return "throttled"
     return "service" if status >= 500 else "rejected"
-
-
-def _signer(connection: Connection) -> Callable[[str, bytes, str], dict[str, str]]:
-    def sign(url: str, event: bytes, invocation_type: str) -> dict[str, str]:
-        request = AWSRequest("POST", url, data=event, headers={"X-Amz-Invocation-Type": invocation_type})
-        SigV4Auth(connection.credentials(), "lambda", connection.region).add_auth(request)
-        return dict(request.headers.items())
-
-    return sign
 
 
 def _socket(address: Any) -> socket.socket:
