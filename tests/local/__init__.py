@@ -1,0 +1,1 @@
+"""Tests of the local cloud, through boto3 against a real one."""

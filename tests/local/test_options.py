@@ -1,0 +1,68 @@
+"""What can be set when a cloud is started, on a shared cloud that is small, slow and forgetful."""
+
+import json
+import threading
+import time
+
+import pytest
+from botocore.exceptions import ClientError
+
+from wren_backends.local import cloud as local_cloud
+from wren_backends.local.options import CloudOptions, parse_arguments
+
+from .helpers import ROLE, RUNTIME, client_of, eventually, zipped
+
+OPTIONS = CloudOptions(account_concurrency=2, idle_ttl_s=0.5, invoke_latency_ms=50, cold_latency_ms=300)
+
+
+@pytest.fixture(scope="module")
+def small_cloud(home):
+    yield local_cloud.start_shared(OPTIONS)
+    local_cloud.stop_shared()
+
+
+@pytest.fixture(scope="module")
+def client(small_cloud):
+    client = client_of(small_cloud, "lambda")
+    source = "import time\ndef handler(event, context):\n    time.sleep(event)\n"
+    client.create_function(
+        FunctionName="f",
+        Runtime=RUNTIME,
+        Role=ROLE,
+        Handler="app.handler",
+        Code={"ZipFile": zipped({"app.py": source})},
+    )
+    return client
+
+
+def timed(client, event=0):
+    began = time.monotonic()
+    reply = client.invoke(FunctionName="f", Payload=json.dumps(event).encode())
+    assert "FunctionError" not in reply
+    return time.monotonic() - began
+
+
+def test_latencies_are_added_and_idle_environments_end(small_cloud, client):
+    assert timed(client) >= 0.35
+    assert 0.05 <= timed(client) < 0.3
+    eventually(lambda: small_cloud.stats()["lambda"]["environments"] == 0)
+    assert timed(client) >= 0.35
+    assert small_cloud.stats()["lambda"]["cold_starts"] == 2
+
+
+def test_the_account_s_concurrency_is_a_limit(small_cloud, client):
+    before = small_cloud.stats()["lambda"]["invocations"]
+    threads = [threading.Thread(target=timed, args=(client, 1.5)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: small_cloud.stats()["lambda"]["invocations"] == before + 2)
+    with pytest.raises(ClientError) as caught:
+        client.invoke(FunctionName="f", Payload=b"0")
+    for thread in threads:
+        thread.join()
+    assert caught.value.response["Error"]["Code"] == "TooManyRequestsException"
+    assert caught.value.response["Reason"] == "ConcurrentInvocationLimitExceeded"
+
+
+def test_options_survive_the_command_line():
+    assert parse_arguments(OPTIONS.arguments()).options == OPTIONS
