@@ -45,11 +45,11 @@ def main() -> None:
     loky.shutdown(wait=True)
     found["joblib on wren"] = through_joblib("wren")
     found["joblib on loky"] = through_joblib("loky")
-    with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster:
-        with Client(cluster) as client:
-            futures = client.get_executor(pure=False)
-            found["dask cluster's executor.map"] = best(lambda: list(futures.map(same, range(CALLS))))
-            found["joblib on the dask cluster"] = through_joblib("dask")
+    cluster = LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        futures = client.get_executor(pure=False)
+        found["dask cluster's executor.map"] = best(lambda: list(futures.map(same, range(CALLS))))
+        found["joblib on the dask cluster"] = through_joblib("dask")
     peers = {name: found["joblib on wren" if name.startswith("joblib") else "WrenExecutor.map"] for name in found}
     rows = [
         (name, f"{seconds * 1000:.0f} ms", f"{CALLS / seconds:,.0f}", f"{seconds / peers[name]:.2f}")

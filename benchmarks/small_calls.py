@@ -1,4 +1,4 @@
-"""Small calls one after the other: latency, S3 requests and worker CPU for each, and how long a worker takes to start."""
+"""Small calls one after the other: latency, S3 requests and worker CPU for each, and how long a worker starts."""
 
 from __future__ import annotations
 

@@ -97,20 +97,17 @@ def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuf
     return collect
 
 
-def loads(parts: Iterable[Bytes], *, shared_from_bytes: int = 0) -> Any:
+def loads(parts: Iterable[Bytes]) -> Any:
     """Unpickle a payload whose blobs have been fetched.
 
     Args:
-        parts: The pickle, then its buffers.
-        shared_from_bytes: Buffers of at least this size are used as they are, so that arrays on them are read-only;
-            smaller ones, or with 0 all, are copied, so that arrays can be written to.
+        parts: The pickle, then its buffers; arrays on those that are read-only are read-only too.
 
     Raises:
         Exception: Whatever unpickling raises.
     """
     data, *buffers = parts
-    ready = [one if 0 < shared_from_bytes <= len(one) else bytearray(one) for one in buffers]
-    return pickle.loads(data, buffers=ready)
+    return pickle.loads(data, buffers=buffers)
 
 
 def dump_error(error: BaseException) -> tuple[Bytes, ...]:

@@ -10,12 +10,12 @@ import sys
 import time
 import traceback
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lambda_worker import codec
+from lambda_worker.cache import BlobCache
 from lambda_worker.capture import Capture
 from lambda_worker.modules import ModulePath
 from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
@@ -60,34 +60,6 @@ class _FailedError(Exception):
     def __init__(self, reason: FailureReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-
-
-class BlobCache:
-    """Blobs that this execution environment fetched or made, least recently used out first.
-
-    Args:
-        limit_bytes: What it holds at most; larger blobs are not kept.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._held = 0
-        self._blobs: OrderedDict[str, memoryview] = OrderedDict()
-
-    def get(self, ref: BlobRef, fetch: Callable[[BlobRef], memoryview]) -> memoryview:
-        """Content of `ref`, fetched if it is not held."""
-        data = self._blobs.get(ref.digest)
-        if data is not None:
-            self._blobs.move_to_end(ref.digest)
-            return data
-        data = fetch(ref)
-        if ref.size <= self._limit:
-            self._blobs[ref.digest] = data
-            self._held += ref.size
-            while self._held > self._limit:
-                _, old = self._blobs.popitem(last=False)
-                self._held -= len(old)
-        return data
 
 
 class Runner:
@@ -158,10 +130,9 @@ class Runner:
         if event.attempt > 1 and (committed := _committed(store, key)) is not None:
             return _reply(event, committed)
         self._prepare(event, store)
-        functions: dict[int, list[Bytes]] = {}
         budget = _Budget(FRAME_BUDGET_BYTES)
         with _environment(event.worker_environment):
-            outcomes = tuple(self._run_call(event, call, functions, budget, store) for call in event.calls)
+            outcomes = tuple(self._run_call(event, call, budget, store) for call in event.calls)
         frame = Frame(
             job_id=event.job_id,
             outcomes=outcomes,
@@ -212,7 +183,6 @@ class Runner:
         self,
         event: Event,
         call: WireCall,
-        functions: dict[int, list[Bytes]],
         budget: _Budget,
         store: ObjectStore,
     ) -> Outcome:
@@ -224,7 +194,7 @@ class Runner:
         reason = detail = ""
         try:
             with capture:
-                function, arguments = self._load(event, call, functions, store)
+                function, arguments = self._load(event, call, store)
                 value = _apply(function, arguments)
                 del function, arguments
             payload = _spill(_dump_value(value), budget, event.job_id, store)
@@ -252,15 +222,12 @@ class Runner:
         self,
         event: Event,
         call: WireCall,
-        functions: dict[int, list[Bytes]],
         store: ObjectStore,
     ) -> tuple[Any, Any]:
         try:
-            if call.function not in functions:
-                functions[call.function] = self._fetch(event.functions[call.function], store)
             # The function is unpickled for every call, so that no call sees what another did to its closure.
-            function = codec.loads(functions[call.function])
-            return function, codec.loads(self._fetch(call.arguments, store), shared_from_bytes=call.shared_from_bytes)
+            function = codec.loads(self._fetch(event.functions[call.function], store))
+            return function, codec.loads(self._fetch(call.arguments, store, call.shared_from_bytes))
         except MissingObjectError as error:
             raise _FailedError("missing_blob", str(error)) from None
         except codec.TamperedError as error:
@@ -270,8 +237,16 @@ class Runner:
         except BaseException as error:
             raise _FailedError("unloadable", codec.format_error(error, skip_frames=1)) from error
 
-    def _fetch(self, payload: Payload, store: ObjectStore) -> list[Bytes]:
-        return [self._blobs.get(part, store.get_blob) if isinstance(part, BlobRef) else part for part in payload]
+    def _fetch(self, payload: Payload, store: ObjectStore, shared_from_bytes: int = 0) -> list[Bytes]:
+        """Content of a payload; buffers may be written to, but for those that are shared from their size on."""
+
+        def one(part: Part, is_buffer: bool) -> Bytes:
+            if not isinstance(part, BlobRef):
+                return bytearray(part) if is_buffer else part
+            shared = 0 < shared_from_bytes <= part.size
+            return self._blobs.get(part, store.get_blob, writable=is_buffer and not shared)
+
+        return [one(part, index > 0) for index, part in enumerate(payload)]
 
 
 class _Budget:

@@ -60,7 +60,7 @@ def _resolve(call: Call, outcome: Outcome, parts: list[Bytes], frame: Frame) -> 
         call.future.set_exception(faults.failure(outcome, where))
         return
     try:
-        value = codec.loads(parts)
+        value = codec.loads([parts[0], *map(bytearray, parts[1:])])  # arrays have to be writable
     except BaseException as error:  # noqa: BLE001  the user's classes may raise anything
         call.future.set_exception(_unloadable(outcome, where, error))
         return
