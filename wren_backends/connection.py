@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,6 @@ from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError
 from wren_backends.events import logger
 
-_LOCAL_REGION = "us-east-1"
-_LOCAL_BUCKET = "wren"
 _AWS_CONCURRENCY = 1000  # AWS Lambda quotas: default concurrent executions of an account
 
 
@@ -105,20 +104,27 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def _connect_local(config: Config) -> Connection:
-    from wren_backends.deploy.local import ensure_local_function
-    from wren_backends.local.cloud import find_shared, start_private
+    from botocore.credentials import Credentials
 
-    cloud = find_shared() or start_private()
-    name = ensure_local_function(cloud, config, _LOCAL_BUCKET)
-    session = _session(cloud.region, cloud.access_key_id, cloud.secret_access_key)
-    fixed = session.get_credentials()
-    described = _describe(session, cloud.lambda_endpoint_url, name)
+    from wren_backends.deploy.local import ensure_local_function, prepare
+    from wren_backends.local.cloud import find_shared, start_private
+    from wren_backends.local.errors import LocalCloudError
+    from wren_backends.local.options import BUCKET
+
+    with ThreadPoolExecutor(1) as pool:  # packing takes as long as starting, which is waiting
+        pool.submit(prepare)
+        try:
+            cloud = find_shared() or start_private()
+        except LocalCloudError as error:
+            raise DeploymentError(str(error)) from error
+    described = ensure_local_function(cloud, config, BUCKET)
+    fixed = Credentials(cloud.access_key_id, cloud.secret_access_key)
     return Connection(
         is_local=True,
         region=cloud.region,
-        bucket=_LOCAL_BUCKET,
+        bucket=BUCKET,
         prefix=config.prefix,
-        function=name,
+        function=described["FunctionName"],
         lambda_url=cloud.lambda_endpoint_url,
         s3_url=cloud.s3_endpoint_url,
         credentials=lambda: fixed,
@@ -139,7 +145,9 @@ def _connect_local(config: Config) -> Connection:
 def _connect_aws(config: Config) -> Connection:
     if not config.bucket:
         raise ConfigError("cloud='aws' needs a bucket: run `wren setup`, or set WREN_BUCKET")
-    session = _session(config.region)
+    import boto3
+
+    session = boto3.session.Session(region_name=config.region)
     if not session.region_name:
         raise ConfigError("no AWS region: set WREN_REGION or AWS_REGION, or run `aws configure`")
     credentials = session.get_credentials()
@@ -147,8 +155,8 @@ def _connect_aws(config: Config) -> Connection:
         raise ConfigError(
             "no AWS credentials found: run `aws configure`, set AWS_PROFILE, or use the local cloud: WREN_CLOUD=local"
         )
-    described = _describe(session, os.environ.get("AWS_ENDPOINT_URL_LAMBDA"), config.function)
     client = session.client("lambda")
+    described = _describe(client, config.function)
     return Connection(
         is_local=False,
         region=session.region_name,
@@ -166,12 +174,6 @@ def _connect_aws(config: Config) -> Connection:
     )
 
 
-def _session(region: str | None, key: str | None = None, secret: str | None = None) -> Any:
-    import boto3
-
-    return boto3.session.Session(aws_access_key_id=key, aws_secret_access_key=secret, region_name=region)
-
-
 def _s3_provider(credentials: Any) -> Callable[[], dict[str, Any]]:
     """Credentials in obstore's form, asked for again before they expire."""
 
@@ -187,14 +189,12 @@ def _s3_provider(credentials: Any) -> Callable[[], dict[str, Any]]:
     return provide
 
 
-def _describe(session: Any, endpoint_url: str | None, function: str) -> dict[str, Any]:
+def _describe(client: Any, function: str) -> dict[str, Any]:
     """Configuration of the function, checked against this process."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
-        found: dict[str, Any] = session.client("lambda", endpoint_url=endpoint_url).get_function_configuration(
-            FunctionName=function
-        )
+        found: dict[str, Any] = client.get_function_configuration(FunctionName=function)
     except NoCredentialsError as error:
         raise ConfigError(f"no AWS credentials: {error}; run `aws configure` or set AWS_PROFILE") from error
     except ClientError as error:

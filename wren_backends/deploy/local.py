@@ -32,13 +32,21 @@ _LINK = (stat.S_IFLNK | 0o777) << 16
 _EVENT_AGE_S = 3600
 
 
-def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> str:
-    """Make what is not there yet and return the function's name, which a hash of everything in it ends.
+def prepare() -> None:
+    """Do what takes long and needs no cloud, so that a caller can do it while one starts."""
+    import boto3
+
+    function_zip()
+    boto3.session.Session(region_name="us-east-1").client("lambda")
+
+
+def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dict[str, Any]:
+    """Make the function if it is not there yet and return its configuration; a hash of all that is in it ends its name.
 
     Args:
         cloud: The local cloud.
         config: Settings.
-        bucket: Bucket to make.
+        bucket: Bucket for records of failed asynchronous invocations.
     """
     import boto3
 
@@ -47,22 +55,12 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> str
     settings = json.dumps([config.memory_mb, config.timeout_s, preload, python_version()]).encode()
     name = f"{config.function}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
     client = session.client("lambda", endpoint_url=cloud.lambda_endpoint_url)
-    _create_bucket(session.client("s3", endpoint_url=cloud.s3_endpoint_url), bucket)
     try:
-        client.get_function_configuration(FunctionName=name)
+        found: dict[str, Any] = client.get_function_configuration(FunctionName=name)
     except client.exceptions.ResourceNotFoundException:
         _create(client, name, code, links, preload, config, bucket)
-    return name
-
-
-def _create_bucket(client: Any, bucket: str) -> None:
-    from botocore.exceptions import ClientError
-
-    try:
-        client.create_bucket(Bucket=bucket)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise
+        found = client.get_function_configuration(FunctionName=name)
+    return found
 
 
 def _create(client: Any, name: str, code: bytes, links: bytes, preload: str, config: Config, bucket: str) -> None:
