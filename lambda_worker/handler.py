@@ -13,10 +13,23 @@ from lambda_worker.runner import Runner
 
 _log = logging.getLogger("lambda_worker")
 
+_MB_PER_CPU = 1769
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
 os.environ[IN_WORKER_VARIABLE] = "1"
 # Taken out of the environment so that no subprocess and no dump of the environment shows it.
 _function_key = os.environ.pop(FUNCTION_KEY_VARIABLE, "")
 _runner: Runner | None = None
+
+
+def _limit_threads() -> None:
+    """Let BLAS and OpenMP use the CPUs that the function's memory pays for, not those that the host shows.
+
+    1,769 MB are one vCPU (AWS Lambda developer guide, "Configure Lambda function memory").
+    """
+    memory_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", _MB_PER_CPU))
+    for name in _THREAD_VARIABLES:
+        os.environ.setdefault(name, str(max(1, round(memory_mb / _MB_PER_CPU))))
 
 
 def _preload() -> None:
@@ -45,4 +58,5 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     return _runner.run(event, context.aws_request_id)
 
 
+_limit_threads()
 _preload()

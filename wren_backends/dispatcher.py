@@ -56,6 +56,8 @@ from wren_backends.resolver import Resolver
 from wren_backends.retry import Durations, Window, calls_to_carry
 from wren_backends.watcher import Watcher
 
+_REMEMBERED_FUNCTIONS = 4096
+
 _REGROUPED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
 """Ends of an environment that one of several calls brought about: each of them deserves an environment of its own."""
 
@@ -147,7 +149,8 @@ class Dispatcher:
             if self.broken is not None:
                 raise BrokenWrenExecutor(str(self.broken))
             if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                what = "interpreter shutdown" if _exiting.is_set() else "shutdown"
+                raise RuntimeError(f"cannot schedule new futures after {what}")
             self._inbox.append(call)
             self._wake_locked()
         self.journal.add("call.submitted")
@@ -155,6 +158,8 @@ class Dispatcher:
     def feed(self, step: Callable[[], object]) -> None:
         """Run `step` on the feeder thread, after those fed before it; an exception it raises is logged."""
         with self._lock:
+            if self._closing:
+                raise RuntimeError("cannot schedule new futures after shutdown")
             if self._feed is None:
                 self._feed = SimpleQueue()
                 feeder = threading.Thread(
@@ -162,7 +167,7 @@ class Dispatcher:
                 )
                 self._threads.append(feeder)
                 feeder.start()
-        self._feed.put(step)
+            self._feed.put(step)
 
     def close(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls; end the threads when those that there are have ended.
@@ -197,9 +202,20 @@ class Dispatcher:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
+        except BaseException as error:
+            logging.getLogger("wren_backends").critical("dispatcher.crashed job=%s", self.job_id, exc_info=error)
+            self._abandon_all(BrokenWrenExecutor(f"the dispatcher of job {self.job_id} crashed: {error!r}"))
         finally:
             self._resolver.stop()
             _live.discard(self)
+
+    def _abandon_all(self, error: BrokenWrenExecutor) -> None:
+        """The event loop is gone: nothing that waits may wait for ever."""
+        with self._lock:
+            self.broken = error
+            left, self._inbox = [*self._waiting, *self._inbox], deque()
+        self._fail([call for call in left if call.future.set_running_or_notify_cancel()], error)
+        self._fail([call for group in self._again for call in group.calls], error)
 
     async def _main(self) -> None:
         invoker = self._invoker_factory(self._connection)
@@ -303,6 +319,9 @@ class Dispatcher:
             trip = await self._carrier.carry(group, number, self._initializer)
         except _REGROUPED as error:
             self._regroup(group, error)
+        except asyncio.CancelledError:
+            self._fail(group.calls, BrokenWrenExecutor(f"the dispatcher of job {self.job_id} was stopped"))
+            raise
         except WrenError as error:
             if isinstance(error, BrokenWrenExecutor) and self.broken is None:
                 self.broken = error
@@ -340,6 +359,8 @@ class Dispatcher:
         frame, took_s = trip.frame, trip.took_s
         calls_s = sum(outcome.seconds for outcome in frame.outcomes)
         known = self._durations.setdefault(group.calls[0].function.key, Durations())
+        if len(self._durations) > _REMEMBERED_FUNCTIONS:
+            del self._durations[next(iter(self._durations))]
         known.learn(len(group.calls), calls_s, took_s)
         add = self.journal.add
         add("call.seconds", calls_s)
@@ -411,10 +432,12 @@ def _open_store(connection: Connection, prefix: str) -> ObjectStore:
 
 
 _live: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+_exiting = threading.Event()
 
 
 def _close_all() -> None:
     """At interpreter exit, before non-daemon threads are joined: what was submitted is finished first."""
+    _exiting.set()
     for dispatcher in list(_live):
         dispatcher.close(wait=True, cancel=False)
 

@@ -141,8 +141,8 @@ class WrenExecutor(Executor):
             function = fn.function if isinstance(fn, Prepared) else self.prepare(fn).function
             arguments, modules = self._pickle((args, kwargs), f"the arguments of {function.name}", seen)
         except SerializationError as error:
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
             return future
         dispatcher = self._dispatcher
         dispatcher.submit(

@@ -137,7 +137,10 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         future.add_done_callback(state.futures.discard)
         if callback is not None:
             future.add_done_callback(callback)
-        executor.feed(lambda: self._send(executor, state, func, future))
+        try:
+            executor.feed(lambda: self._send(executor, state, func, future))
+        except RuntimeError as error:  # shut down meanwhile
+            _end(future, error)
         return future
 
     def _send(self, executor: WrenExecutor, state: _ParallelState, batch: BatchedCalls, future: Future[Any]) -> None:
@@ -154,8 +157,7 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
                 environment=self._thread_limits(),
             )
         except BaseException as error:  # noqa: BLE001  reported through the future
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+            _end(future, error)
 
     def _thread_limits(self) -> tuple[tuple[str, str], ...]:
         if self.inner_max_num_threads is None:
@@ -206,6 +208,11 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         if self._owns_executor and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
+
+
+def _end(future: Future[Any], error: BaseException) -> None:
+    if not future.done() and future.set_running_or_notify_cancel():
+        future.set_exception(error)
 
 
 def _shared_from(max_nbytes: int | str | None, mmap_mode: str | None) -> int:
