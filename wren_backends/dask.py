@@ -49,7 +49,6 @@ def wren_get(
     num_workers: int | None = None,
     executor: WrenExecutor | None = None,
     callbacks: Iterable[Any] | None = None,
-    cache: Any = None,
     rerun_exceptions_locally: bool | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -61,7 +60,6 @@ def wren_get(
         num_workers: Most invocations in flight.
         executor: Runs the tasks; default: one that is kept for the life of the process.
         callbacks: dask callbacks; default: the active ones.
-        cache: A mapping of keys to values that are known already.
         rerun_exceptions_locally: Run a failed task again in this process, for a debugger. Default: dask's setting.
         kwargs: Fields of `Config`; other schedulers' options are ignored. `dask.config` may have them under `wren`.
 
@@ -84,7 +82,7 @@ def wren_get(
     if rerun_exceptions_locally is None:
         rerun_exceptions_locally = bool(dask_config.get("rerun_exceptions_locally", False))
     with local_callbacks(callbacks) as active:
-        return _Computation(graph, wanted, executor, active, cache, rerun_exceptions_locally).run(keys)
+        return _Computation(graph, wanted, executor, active, rerun_exceptions_locally).run(keys)
 
 
 class _Computation:
@@ -96,7 +94,6 @@ class _Computation:
         wanted: set[Key],
         executor: WrenExecutor,
         callbacks: Any,
-        cache: Any,
         rerun_locally: bool,
     ) -> None:
         self._graph: dict[Key, Any] = graph
@@ -104,7 +101,6 @@ class _Computation:
         self._executor = executor
         self._callbacks = list(callbacks)
         _, _, self._pretask, self._posttask, _ = unpack_callbacks(self._callbacks)
-        self._cache = cache
         self._rerun_locally = rerun_locally
         self._ahead = max(_FEWEST_AHEAD, _AHEAD * executor._max_workers)
         self._state: dict[str, Any] = {}
@@ -138,7 +134,7 @@ class _Computation:
     def _plan(self) -> None:
         """Convert, check and fuse the graph, which callbacks may just have changed, and lay out dask's state for it."""
         graph: dict[Key, Any] = dict(cull(convert_legacy_graph(self._graph), self._wanted))
-        missing = self._wanted - set(graph) - set(self._cache or ())
+        missing = self._wanted - set(graph)
         if missing:
             raise KeyError(f"not in the graph: {', '.join(map(repr, missing))}")
         _refuse_disk_shuffle(graph)
@@ -146,7 +142,7 @@ class _Computation:
             graph = fuse_linear_task_spec(graph, self._wanted)
         self._graph = graph
         self._order = order(graph).get
-        self._state = start_state_from_dask(graph, keys=self._wanted, cache=self._cache, sortkey=self._order)
+        self._state = start_state_from_dask(graph, keys=self._wanted, sortkey=self._order)
         if self._state["waiting"] and not self._state["ready"]:
             raise ValueError("Found no accessible jobs in dask")
 

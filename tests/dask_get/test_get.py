@@ -1,0 +1,163 @@
+"""`wren_get` as a dask scheduler: dask's own contract for such functions, and every kind of collection."""
+
+import operator
+
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from dask.diagnostics import Callback, Profiler, ProgressBar
+from dask.utils import key_split
+from dask.utils_test import GetFunctionTestMixin, add, inc
+
+from wren_backends import ConfigError, WrenExecutor, wren_get
+
+
+@pytest.fixture(autouse=True)
+def on_the_cloud(cloud):
+    """Every test here uses the session's local cloud, with two workers."""
+    with dask.config.set(scheduler=wren_get, wren={"max_workers": 2}):
+        yield
+
+
+class TestDasksContract(GetFunctionTestMixin):
+    get = staticmethod(wren_get)
+
+
+def test_delayed_values_arguments_and_keyword_arguments():
+    @dask.delayed
+    def power(base, *, exponent=1):
+        return base**exponent
+
+    assert dask.compute(*[power(n, exponent=2) for n in range(50)]) == tuple(n**2 for n in range(50))
+
+
+def test_array_equals_numpy():
+    values = np.random.default_rng(0).random((300, 200))
+    array = da.from_array(values, chunks=(100, 70))
+    np.testing.assert_allclose(((array + 1).T @ array).std(axis=0).compute(), ((values + 1).T @ values).std(axis=0))
+
+
+def test_bag_groupby_and_fold():
+    bag = db.from_sequence(range(100), npartitions=7)
+    assert bag.map(lambda n: n * 2).filter(lambda n: n % 3 == 0).sum().compute() == sum(range(0, 200, 6))
+    assert sorted((key, len(group)) for key, group in bag.groupby(lambda n: n % 3).compute()) == [
+        (0, 34),
+        (1, 33),
+        (2, 33),
+    ]
+
+
+def test_dataframe_groupby_merge_and_set_index():
+    frame = pd.DataFrame(
+        {"key": np.arange(200) % 7, "value": np.arange(200.0), "text": [f"row {n}" for n in range(200)]}
+    )
+    lazy = dd.from_pandas(frame, npartitions=5)
+    pd.testing.assert_series_equal(
+        lazy.groupby("key").value.sum().compute().sort_index(), frame.groupby("key").value.sum(), check_index_type=False
+    )
+    merged = lazy.merge(lazy[["key"]].drop_duplicates(), on="key").compute()
+    assert sorted(merged.value) == sorted(frame.value)
+    assert list(lazy.set_index("value", divisions=[0.0, 50.0, 100.0, 199.0]).compute().text) == list(frame.text)
+
+
+def test_graphs_are_not_changed_and_only_ancestors_run():
+    ran = []
+    graph = {"a": 1, "b": (inc, "a"), "c": (add, "b", "b"), "never": (ran.append, 1)}
+    before = dict(graph)
+    assert wren_get(graph, ["c", ["b", "a"]]) == (4, (2, 1))
+    assert graph == before
+    assert wren_get(graph, []) == ()
+
+
+def test_a_chain_is_one_call_unless_a_callback_wants_every_value():
+    graph = {"a": 1, **{f"x{n}": (inc, f"x{n - 1}" if n else "a") for n in range(10)}}
+    with WrenExecutor(2) as executor:
+        assert wren_get(graph, "x9", executor=executor) == 11
+        assert executor.journal.counts["call.submitted"] == 1
+        seen = []
+        with Callback(posttask=lambda key, value, *rest: seen.append((key, value))):
+            assert wren_get(graph, "x9", executor=executor) == 11
+        assert executor.journal.counts["call.submitted"] == 11
+    assert sorted(seen) == [(f"x{n}", n + 2) for n in range(10)]
+
+
+def test_progress_bar_and_profiler(capsys):
+    total = db.range(100, npartitions=5).map(inc).sum()
+    with ProgressBar(minimum=0, dt=0.01), Profiler() as profiler:
+        assert total.compute() == sum(range(1, 101))
+    assert "100% Completed" in capsys.readouterr().out
+    names = {key_split(result.key) for result in profiler.results}
+    assert {"inc-range", "sum-part", "sum-aggregate"} & names
+    assert all(result.end_time >= result.start_time for result in profiler.results)
+
+
+def test_callbacks_finish_with_the_error_flag_set():
+    finished = []
+    with Callback(finish=lambda graph, state, failed: finished.append(failed)):
+        with pytest.raises(ZeroDivisionError):
+            dask.delayed(operator.truediv)(1, 0).compute()
+        assert dask.delayed(operator.truediv)(1, 1).compute() == 1
+    assert finished == [True, False]
+
+
+def test_an_error_names_the_key_and_has_the_remote_traceback():
+    with pytest.raises(ZeroDivisionError) as caught:
+        dask.delayed(operator.truediv)(1, 0, dask_key_name="the-bad-one").compute()
+    assert "the-bad-one" in "".join(caught.value.__notes__)
+    assert type(caught.value.__cause__).__name__ == "_RemoteTraceback"
+
+
+def test_rerun_exceptions_locally_runs_the_task_in_this_process():
+    here = []
+
+    def fails():
+        here.append(1)
+        raise ValueError("as wanted")
+
+    with pytest.raises(ValueError, match="as wanted"):
+        dask.delayed(fails)().compute(rerun_exceptions_locally=True)
+    assert here == [1]
+
+
+def test_missing_keys_and_missing_dependencies_are_errors():
+    with pytest.raises(KeyError, match="nowhere"):
+        wren_get({"a": 1}, ["a", "nowhere"])
+    with pytest.raises((KeyError, ValueError)):
+        wren_get({"a": (inc, dask._task_spec.TaskRef("nowhere"))}, "a")
+
+
+def test_settings_may_come_with_compute_or_from_dask_config():
+    task = dask.delayed(inc)(1)
+    assert task.compute(mode="s3") == 2
+    with pytest.raises(ConfigError, match="mode"):
+        task.compute(mode="nonsense")
+    with dask.config.set(wren={"mode": "nonsense"}), pytest.raises(ConfigError, match="mode"):
+        task.compute()
+
+
+def test_num_workers_caps_what_is_in_flight():
+    with WrenExecutor(1) as executor:
+        environments = dask.compute(*[dask.delayed(_environment)() for _ in range(4)], executor=executor)
+    assert len(set(environments)) == 1
+
+
+def _environment():
+    import os
+
+    return os.getpid()
+
+
+def test_a_shuffle_through_the_local_disk_is_refused():
+    assert dask.config.get("dataframe.shuffle.method") == "tasks"
+    frame = dd.from_pandas(pd.DataFrame({"a": range(10)}), npartitions=2)
+    with dask.config.set({"dataframe.shuffle.method": "disk"}), pytest.raises(ConfigError, match="tasks"):
+        frame.shuffle("a").compute()
+
+
+def test_persist_and_a_second_computation():
+    array = da.arange(100, chunks=10).persist()
+    assert array.sum().compute() == 4950

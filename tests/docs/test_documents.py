@@ -1,0 +1,56 @@
+"""What the documents say is true: code blocks run, tables match the code, paths and commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wren_backends import Config
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_code_blocks_of_the_readme_run(block, run_script):
+    done = run_script(block)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "the block should show what it computed"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(example, cloud, tmp_path):
+    done = subprocess.run(
+        [sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_there_are_blocks_and_examples():
+    assert len(BLOCKS) == 3
+    assert EXAMPLES
+
+
+def test_the_readmes_table_of_settings_is_the_codes():
+    assert Config.table() in README
+
+
+def test_make_targets_named_in_the_documents_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in ("README.md", "CONTRIBUTING.md"):
+        for line in re.findall(r"^make ([a-z -]+?)(?:\s+#.*)?$", (ROOT / document).read_text(), re.MULTILINE):
+            assert set(line.split()) <= targets, line
+
+
+def test_files_named_in_the_documents_exist():
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+        for name in re.findall(
+            r"`(?:python )?((?:benchmarks|examples|wren_backends|lambda_worker|local)/[\w./]*)",
+            (ROOT / document).read_text(),
+        ):
+            assert (ROOT / name).exists() or (ROOT / "wren_backends" / name).exists(), f"{document}: {name}"
