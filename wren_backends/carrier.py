@@ -163,7 +163,7 @@ class Carrier:
         except ProtocolError as error:
             raise faults.protocol_error(error, group.label, self._connection.function) from error
         except ObjectStoreError as error:
-            raise StorageError(f"{group.label}: {error}. Check bucket and credentials: `wren doctor`") from error
+            raise StorageError(f"{group.label}: {error}. Check bucket and credentials") from error
 
     async def _invoke(self, group: Group, initializer: Initializer | None) -> Trip:
         event = self._event(group, initializer)

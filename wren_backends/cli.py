@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wren_backends.config import Config
-from wren_backends.errors import WrenError
+from wren_backends.errors import ConfigError, DeploymentError, WrenError
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -83,6 +83,32 @@ def test_function(as_json: bool) -> None:
             f"divmod(42, 5) = {answer} on {place}, function {found['function']}: "
             f"first call {cold_s * 1000:.0f} ms, warm {warm_s * 1000:.1f} ms"
         )
+
+
+@main.command(name="deploy_lambda")
+@click.option(
+    "--role", required=True, help="ARN of the role the function runs as: it may use the bucket and write logs."
+)
+@click.option("--layer", "layers", multiple=True, help="ARN of a layer version with your packages; may be given again.")
+def deploy_lambda(role: str, layers: tuple[str, ...]) -> None:
+    """Create the function on AWS, or bring it up to date with this environment.
+
+    Name, bucket, memory and time limit are those of `wren config`. The function runs this environment's Python.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from wren_backends.deploy.function import FunctionSpec, deploy
+
+    settings = Config.load()
+    if not settings.bucket:
+        raise ConfigError("deploy_lambda needs a bucket: set WREN_BUCKET to one of yours")
+    spec = FunctionSpec(settings.function, role, settings.bucket, settings.memory_mb, settings.timeout_s, layers)
+    try:
+        made = deploy(boto3.client("lambda", region_name=settings.region), spec)
+    except (BotoCoreError, ClientError) as error:
+        raise DeploymentError(f"function {spec.name!r} was not deployed: {error}") from error
+    click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")
 
 
 def _timed(step: Callable[[], Any]) -> tuple[float, Any]:

@@ -29,7 +29,7 @@ class Config:
         "auto", "`aws`, `local`, or `auto`: AWS where a bucket is configured, else local.", ("auto", "aws", "local")
     )
     region: str | None = _setting(None, "AWS region; unset: boto3's.")
-    bucket: str | None = _setting(None, "S3 bucket that coordinates; made by `wren setup`.")
+    bucket: str | None = _setting(None, "S3 bucket that coordinates; made beforehand, in the same region.")
     prefix: str = _setting("wren", "Key prefix in the bucket.")
     function: str = _setting("wren", "Name of the Lambda function.")
     mode: str = _setting("direct", "`direct`: outcomes in the response; `s3`: through S3.", ("direct", "s3"))

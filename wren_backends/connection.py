@@ -144,7 +144,7 @@ def _connect_local(config: Config) -> Connection:
 
 def _connect_aws(config: Config) -> Connection:
     if not config.bucket:
-        raise ConfigError("cloud='aws' needs a bucket: run `wren setup`, or set WREN_BUCKET")
+        raise ConfigError("cloud='aws' needs a bucket: set WREN_BUCKET to one of yours")
     import boto3
 
     session = boto3.session.Session(region_name=config.region)
@@ -200,8 +200,12 @@ def _describe(client: Any, function: str) -> dict[str, Any]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code == "ResourceNotFoundException":
-            raise DeploymentError(f"there is no Lambda function {function!r}: run `wren setup`") from error
-        raise DeploymentError(f"function {function!r} cannot be described: {error}; run `wren doctor`") from error
+            raise DeploymentError(
+                f"there is no Lambda function {function!r}: make it with `wren deploy_lambda`"
+            ) from error
+        raise DeploymentError(
+            f"function {function!r} cannot be described: {error}; the caller needs lambda:GetFunctionConfiguration"
+        ) from error
     except BotoCoreError as error:
         raise DeploymentError(f"Lambda cannot be reached: {error}; check the region and the network") from error
     ours = "python{}.{}".format(*python_version())
@@ -223,6 +227,6 @@ def _function_key(described: Mapping[str, Any]) -> bytes:
     if len(found) != 32:
         raise DeploymentError(
             f"function {described.get('FunctionName')!r} has no {FUNCTION_KEY_VARIABLE} of 64 hexadecimal digits: "
-            "it was not made by `wren setup`; run that, or set WREN_FUNCTION to the right one"
+            "make it with `wren deploy_lambda`, or set WREN_FUNCTION to the right one"
         )
     return found

@@ -33,7 +33,7 @@ class ConfigError(WrenError, ValueError):
 
 
 class DeploymentError(WrenError):
-    """The AWS side is missing or not as it has to be; `wren setup` mends most of it."""
+    """The AWS side is missing or not as it has to be; the message says how to mend it."""
 
 
 class ProtocolMismatchError(DeploymentError):

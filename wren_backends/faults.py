@@ -62,12 +62,14 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
             "Pass smaller pieces, or deploy the function with more memory (WREN_MEMORY_MB, at most 10240)"
         )
     if kind in _DEPLOYMENT_TYPES:
-        return DeploymentError(f"{where}: the function cannot start ({kind}: {text}). Deploy it again: `wren setup`")
+        return DeploymentError(
+            f"{where}: the function cannot start ({kind}: {text}). Deploy it again: `wren deploy_lambda`"
+        )
     if kind == "Function.ResponseSizeTooLarge":
         return InvocationError(f"{where}: {text}. This should not happen: please report it")
     return EnvironmentLostError(
         f"{where}: its execution environment died ({kind}: {text}), as it does when code crashes or calls os._exit. "
-        "`wren logs` shows the last lines it printed"
+        "the function's log has the last lines it printed"
     )
 
 
@@ -92,9 +94,9 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
         case "initializer":
             return BrokenWrenExecutor(f"the executor's initializer failed in the worker:\n{detail}")
         case "configuration":
-            return DeploymentError(f"{label}: {detail}. Deploy function {function!r} again: `wren setup`")
+            return DeploymentError(f"{label}: {detail}. Deploy function {function!r} again: `wren deploy_lambda`")
         case "storage" | "modules":
-            return StorageError(f"{label}: the worker could not use S3: {detail}. Check bucket and role: `wren doctor`")
+            return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
         case _:
             return InvocationError(f"{label}: the worker refused the event: {detail}")
 
@@ -127,7 +129,7 @@ def failure(outcome: Outcome, label: str) -> WrenError:
         case "exited":
             return CallExitedError(f"{label} ended with {detail}. Raise an ordinary exception instead")
         case _:
-            return StorageError(f"{label}: the worker could not use S3: {detail}. Check bucket and role: `wren doctor`")
+            return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
 
 
 def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float) -> WrenError:
@@ -142,11 +144,13 @@ def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float) 
             f"{label}: Lambda did not answer for {spent_s:.0f} s ({fault}). Check network and region"
         )
     if fault.code == "ResourceNotFoundException":
-        return DeploymentError(f"{label}: there is no function {function!r} ({fault}). Run `wren setup`")
+        return DeploymentError(
+            f"{label}: there is no function {function!r} ({fault}). Make it with `wren deploy_lambda`"
+        )
     if fault.code in ("RequestTooLargeException", "RequestEntityTooLargeException"):
         return SerializationError(
             f"{label}: its event is too large for Lambda ({fault}). Lower WREN_INLINE_LIMIT_BYTES"
         )
     if "Token" in fault.code or "Signature" in fault.code or "AccessDenied" in fault.code or "Client" in fault.code:
-        return ConfigError(f"{label}: Lambda refused the credentials ({fault}). Run `wren doctor`")
+        return ConfigError(f"{label}: Lambda refused the credentials ({fault}). Check them with `wren test_function`")
     return InvocationError(f"{label}: Lambda refused the invocation ({fault})")

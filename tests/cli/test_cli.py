@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
 from wren_backends import Config
+from wren_backends.local.options import BUCKET
 
 WREN = Path(sys.executable).with_name("wren")
 
@@ -67,3 +69,29 @@ def test_a_local_cloud_of_its_own_from_up_to_down(wren, tmp_path):
 def test_help_and_version(wren):
     assert "local" in wren("--help").stdout
     assert wren("--version").stdout.startswith("wren, version ")
+
+
+def test_deploy_lambda_makes_a_function_that_calls_run_on_and_keeps_its_secret(wren, cloud):
+    role = "arn:aws:iam::123456789012:role/wren"
+    settings = {**cloud.environment(), "WREN_BUCKET": BUCKET, "WREN_FUNCTION": "by-hand", "WREN_MEMORY_MB": "256"}
+    made = wren("deploy_lambda", "--role", role, **settings)
+    assert "256 MB" in made.stdout, made.stderr
+    assert json.loads(wren("test_function", "--json", **settings).stdout)["local"] is False
+    client = boto3.client(
+        "lambda",
+        cloud.region,
+        endpoint_url=cloud.endpoint_url,
+        aws_access_key_id=cloud.access_key_id,
+        aws_secret_access_key=cloud.secret_access_key,
+    )
+    before = client.get_function_configuration(FunctionName="by-hand")
+    assert wren("deploy-lambda", "--role", role, **settings | {"WREN_MEMORY_MB": "512"}).returncode == 0
+    after = client.get_function_configuration(FunctionName="by-hand")
+    assert after["MemorySize"] == 512
+    assert after["Environment"] == before["Environment"]
+
+
+def test_deploy_lambda_without_a_bucket_says_what_to_set(wren):
+    done = wren("deploy_lambda", "--role", "arn")
+    assert done.returncode == 1
+    assert "WREN_BUCKET" in done.stderr

@@ -1,4 +1,4 @@
-"""Makes bucket, packages layer and function on a local cloud, through the same API calls as on AWS.
+"""Makes the packages layer and the function on a local cloud, through the same API calls as on AWS.
 
 What differs is the layer with the user's packages: here it holds links to the client's site-packages, because copying
 some hundred megabytes at each start would serve nobody.
@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import re
-import secrets
 import site
 import stat
 import sys
@@ -20,16 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, PRELOAD_VARIABLE, python_version
+from lambda_worker.protocol import PRELOAD_VARIABLE, python_version
 from wren_backends.config import Config
-from wren_backends.deploy.package import HANDLER, function_zip
+from wren_backends.deploy.function import FunctionSpec, deploy
+from wren_backends.deploy.package import function_zip
 from wren_backends.local.cloud import LocalCloud
 
 _ROLE = "arn:aws:iam::000000000000:role/wren"
 _PRELOADED = ("numpy", "scipy", "pandas", "joblib", "sklearn", "dask", "threadpoolctl")
 _PRELOAD_CHARS = 3000  # AWS allows 4 KB for all environment variables of a function together
 _LINK = (stat.S_IFLNK | 0o777) << 16
-_EVENT_AGE_S = 3600
 
 
 def prepare() -> None:
@@ -56,35 +55,21 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
     name = f"{config.function}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
     client = session.client("lambda", endpoint_url=cloud.lambda_endpoint_url)
     try:
-        found: dict[str, Any] = client.get_function_configuration(FunctionName=name)
+        return dict(client.get_function_configuration(FunctionName=name))
     except client.exceptions.ResourceNotFoundException:
-        _create(client, name, code, links, preload, config, bucket)
-        found = client.get_function_configuration(FunctionName=name)
-    return found
-
-
-def _create(client: Any, name: str, code: bytes, links: bytes, preload: str, config: Config, bucket: str) -> None:
-    layer = client.publish_layer_version(LayerName=f"{name}-packages", Content={"ZipFile": links})
-    try:
-        client.create_function(
-            FunctionName=name,
-            Runtime="python{}.{}".format(*python_version()),
-            Role=_ROLE,
-            Handler=HANDLER,
-            Code={"ZipFile": code},
-            Layers=[layer["LayerVersionArn"]],
-            MemorySize=config.memory_mb,
-            Timeout=config.timeout_s,
-            Environment={"Variables": {FUNCTION_KEY_VARIABLE: secrets.token_hex(32), PRELOAD_VARIABLE: preload}},
+        layer = client.publish_layer_version(LayerName=f"{name}-packages", Content={"ZipFile": links})
+        return deploy(
+            client,
+            FunctionSpec(
+                name=name,
+                role=_ROLE,
+                bucket=bucket,
+                memory_mb=config.memory_mb,
+                timeout_s=config.timeout_s,
+                layers=(layer["LayerVersionArn"],),
+                variables={PRELOAD_VARIABLE: preload},
+            ),
         )
-    except client.exceptions.ResourceConflictException:
-        return  # another client of this cloud was quicker
-    client.put_function_event_invoke_config(
-        FunctionName=name,
-        MaximumRetryAttempts=0,
-        MaximumEventAgeInSeconds=_EVENT_AGE_S,
-        DestinationConfig={"OnFailure": {"Destination": f"arn:aws:s3:::{bucket}"}},
-    )
 
 
 def _links_zip() -> bytes:
