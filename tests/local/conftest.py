@@ -16,19 +16,8 @@ from .helpers import ROLE, RUNTIME, client_of, zipped
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def home(tmp_path_factory):
-    """Keep state files out of the real home; the cache of the binary's checksum may stay."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
-            patch.delenv(name, raising=False)
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="session")
-def cloud(home):
+def cloud(clean_surroundings):
     """The cloud; AWS's minutes between attempts are milliseconds here, and its 10 s of init are 1."""
     options = CloudOptions(async_time_scale=0.001, event_age_scale=0.005, init_limit_s=1.5)
     yield local_cloud.start_private(options)

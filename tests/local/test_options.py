@@ -16,7 +16,7 @@ OPTIONS = CloudOptions(account_concurrency=2, idle_ttl_s=0.5, invoke_latency_ms=
 
 
 @pytest.fixture(scope="module")
-def small_cloud(home):
+def small_cloud(clean_surroundings):
     yield local_cloud.start_shared(OPTIONS)
     local_cloud.stop_shared()
 
