@@ -123,9 +123,7 @@ class _Computation:
             self._compute()
             succeeded = True
         finally:
-            # Also on KeyboardInterrupt: what has not been sent yet never is.
-            for future in self._running:
-                future.cancel()
+            self._executor.abandon(self._running)  # on an error or KeyboardInterrupt; otherwise nothing runs
             for *_, finish in started:
                 if finish:
                     finish(self._graph, self._state, not succeeded)

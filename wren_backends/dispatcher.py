@@ -18,14 +18,17 @@ infrastructure's sake is re-sent; one that dies with several calls aboard is spl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
+from typing import Any
 
 from lambda_worker import codec
 from lambda_worker.objects import ObjectStore, ObjectStoreError
@@ -114,7 +117,7 @@ class Dispatcher:
         self._in_flight = 0
         self._started = 0
         self._durations: dict[str, Durations] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Group] = {}
 
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
@@ -168,6 +171,15 @@ class Dispatcher:
                 self._threads.append(feeder)
                 feeder.start()
             self._feed.put(step)
+
+    def abandon(self, futures: Collection[Future[Any]]) -> None:
+        """Cancel those that no invocation carries yet, and stop waiting for those that one does.
+
+        Their slots are free at once. Lambda cannot be told to stop: it runs them to their end.
+        """
+        running = {future for future in futures if not future.cancel()}
+        with self._lock, contextlib.suppress(RuntimeError):  # the loop has ended, and all futures with it
+            self._loop.call_soon_threadsafe(self._on_abandoned, running)
 
     def close(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls; end the threads when those that there are have ended.
@@ -262,11 +274,17 @@ class Dispatcher:
             self._in_flight += 1
             self._started += 1
             task = self._loop.create_task(self._carry(group, self._started))
-            self._tasks.add(task)
+            self._tasks[task] = group
             task.add_done_callback(self._on_carried)
 
+    def _on_abandoned(self, futures: set[Future[Any]]) -> None:
+        for task, group in self._tasks.items():
+            if all(call.future in futures for call in group.calls):
+                task.cancel()
+        self._changed.set()
+
     def _on_carried(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         self._in_flight -= 1
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -320,7 +338,7 @@ class Dispatcher:
         except _REGROUPED as error:
             self._regroup(group, error)
         except asyncio.CancelledError:
-            self._fail(group.calls, BrokenWrenExecutor(f"the dispatcher of job {self.job_id} was stopped"))
+            self._fail(group.calls, CancelledError(f"{group.label} was abandoned"))
             raise
         except WrenError as error:
             if isinstance(error, BrokenWrenExecutor) and self.broken is None:
@@ -349,7 +367,7 @@ class Dispatcher:
         else:
             self._fail(group.calls, type(error)(f"{error} (attempt {group.attempt} of {self._config.max_attempts})"))
 
-    def _fail(self, calls: list[Call], error: WrenError) -> None:
+    def _fail(self, calls: list[Call], error: WrenError | CancelledError) -> None:
         for call in calls:
             self.journal.say("call.failed", call=call.label, error=type(error).__name__)
             self._resolver.fail(call, type(error)(*error.args))

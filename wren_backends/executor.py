@@ -10,7 +10,7 @@ import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -159,6 +159,13 @@ class WrenExecutor(Executor):
             )
         )
         return future
+
+    def abandon(self, futures: Collection[Future[Any]]) -> None:
+        """Cancel the calls that wait, and stop waiting for those that run: their slots are free at once.
+
+        Lambda cannot be told to stop: it runs them to their end, and bills them.
+        """
+        self._dispatcher.abandon(futures)
 
     def feed(self, step: Callable[[], object]) -> None:
         """Run `step` soon on a thread of the dispatcher, in order: for adapters that may not pickle where they are."""

@@ -196,12 +196,11 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
             self._states.pop(self.parallel, None)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel what waits, for those `Parallel` calls that are being aborted; the backend stays usable."""
+        """Abandon the calls of those `Parallel` calls that are being aborted; the backend stays usable."""
         with self._lock:
             aborted = [state for one, state in self._states.items() if one is self.parallel or one._aborting]
-        for state in aborted:
-            for future in list(state.futures):
-                future.cancel()
+        if self._executor is not None:
+            self._executor.abandon([future for state in aborted for future in list(state.futures)])
 
     def terminate(self) -> None:
         """The last `Parallel` call under this backend is over."""
