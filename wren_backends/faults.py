@@ -69,7 +69,7 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
         return InvocationError(f"{where}: {text}. This should not happen: please report it")
     return EnvironmentLostError(
         f"{where}: its execution environment died ({kind}: {text}), as it does when code crashes or calls os._exit. "
-        "the function's log has the last lines it printed"
+        "The function's log has the last lines it printed"
     )
 
 

@@ -1,4 +1,4 @@
-"""`wren_get` as a dask scheduler: dask's own contract for such functions, and every kind of collection."""
+"""`wren_get` as a dask scheduler: every kind of collection, callbacks, errors, settings."""
 
 import operator
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from dask.diagnostics import Callback, Profiler, ProgressBar
 from dask.utils import key_split
-from dask.utils_test import GetFunctionTestMixin, add, inc
+from dask.utils_test import add, inc
 
 from wren_backends import ConfigError, WrenExecutor, wren_get
 
@@ -21,10 +21,6 @@ def on_the_cloud(cloud):
     """Every test here uses the session's local cloud, with two workers."""
     with dask.config.set(scheduler=wren_get, wren={"max_workers": 2}):
         yield
-
-
-class TestDasksContract(GetFunctionTestMixin):
-    get = staticmethod(wren_get)
 
 
 def test_delayed_values_arguments_and_keyword_arguments():
