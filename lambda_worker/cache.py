@@ -12,17 +12,25 @@ from lambda_worker.protocol import BlobRef, Bytes
 _MAPPED_BYTES = 1024 * 1024
 """From this size on a private mapping costs less than a copy."""
 
+_MOST_MAPPED = 64
+"""Each takes three of the 1,024 file descriptors that Lambda allows (AWS Lambda quotas); the rest are copied."""
+
 
 class _Held:
     """One blob's content: a memory file where that is worth it and the system has them (Linux), else plain bytes."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, *, may_map: bool) -> None:
         self._file = -1
         self.shared: Bytes = data
-        if len(data) >= _MAPPED_BYTES and hasattr(os, "memfd_create"):
+        if may_map and len(data) >= _MAPPED_BYTES and hasattr(os, "memfd_create"):
             self._file = os.memfd_create("wren-blob")
             _write(self._file, data)
             self.shared = memoryview(mmap.mmap(self._file, len(data), mmap.MAP_SHARED, mmap.PROT_READ))
+
+    @property
+    def mapped(self) -> bool:
+        """Whether it is a memory file."""
+        return self._file >= 0
 
     def private(self) -> Bytes:
         """The content in memory of the caller's own: what it writes is copied page by page, the rest is shared."""
@@ -57,7 +65,7 @@ class BlobCache:
         """
         held = self._held.get(ref)
         if held is None:
-            held = _Held(fetch(ref))
+            held = _Held(fetch(ref), may_map=sum(one.mapped for one in self._held.values()) < _MOST_MAPPED)
             if ref.size <= self._limit:
                 self._held[ref] = held
                 self._size += ref.size

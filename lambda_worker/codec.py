@@ -198,7 +198,7 @@ def unseal(data: Bytes, key: bytes, job_id: str) -> Frame:
             rss_bytes=header["rss"],
             s3_requests={str(verb): int(count) for verb, count in header["s3"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise ProtocolError(f"a signed frame is malformed: {error!r}") from None
     if frame.job_id != job_id:
         raise TamperedError(f"a frame of job {frame.job_id!r} lies where one of job {job_id!r} belongs")

@@ -25,30 +25,41 @@ class ModulePath:
         self._digest: str | None = None
         self._folder: str | None = None
 
-    def use(self, ref: BlobRef, fetch: Callable[[BlobRef], memoryview]) -> None:
+    def use(self, ref: BlobRef, fetch: Callable[[BlobRef], memoryview]) -> bool:
         """Make the bundle `ref` importable; `fetch` gets its authenticated content.
+
+        Returns:
+            Whether it took the place of another one, whose modules and their state are gone now.
 
         Raises:
             zipfile.BadZipFile: It is not a zip.
             OSError: It does not fit into the temporary directory.
         """
         if ref.digest == self._digest:
-            return
+            return False
         folder = tempfile.mkdtemp(prefix="wren-modules-")
         with zipfile.ZipFile(io.BytesIO(fetch(ref))) as bundle:
             bundle.extractall(folder)
-        self._forget()
+        before, self._digest, self._folder = self._folder, ref.digest, folder
         sys.path.insert(0, folder)
+        if before is not None:
+            _forget(before)
         importlib.invalidate_caches()
-        self._digest, self._folder = ref.digest, folder
+        return before is not None
 
-    def _forget(self) -> None:
-        if self._folder is None:
-            return
-        inside = self._folder + os.sep
-        for name, module in list(sys.modules.items()):
-            places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", [])]
-            if any(str(place).startswith(inside) for place in places):
-                del sys.modules[name]
-        sys.path.remove(self._folder)
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def _forget(folder: str) -> None:
+    """Take a bundle out of use. All names are found before one goes: a namespace package's path asks its parent."""
+    doomed = [name for name, module in list(sys.modules.items()) if _comes_from(module, folder + os.sep)]
+    for name in doomed:
+        sys.modules.pop(name, None)
+    sys.path[:] = [entry for entry in sys.path if entry != folder]
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _comes_from(module: object, inside: str) -> bool:
+    try:
+        places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", [])]
+        return any(str(place).startswith(inside) for place in places)
+    except Exception:  # noqa: BLE001  modules may be any object, with any attributes
+        return False

@@ -90,7 +90,8 @@ class ObjectStore:
             client_options={
                 "allow_http": bool(endpoint_url),
                 "connect_timeout": timedelta(seconds=5),
-                "timeout": timedelta(seconds=300),
+                "read_timeout": timedelta(seconds=60),  # for each read: a large object may take as long as it needs
+                "timeout": timedelta(hours=1),
             },
             retry_config=_RETRY,  # type: ignore[arg-type]
             **settings,
@@ -139,9 +140,15 @@ class ObjectStore:
         with self._errors("PUT", ref.key):
             obstore.put(self._store, ref.key, data, chunk_size=_PART_BYTES)
 
-    async def put_blob_async(self, ref: BlobRef, data: Bytes) -> bool:
-        """Put a blob unless it is large and already there; returns whether it was sent."""
-        if ref.size >= _HEAD_FIRST_BYTES and await self._has_async(ref):
+    async def put_blob_async(self, ref: BlobRef, data: Bytes, *, overwrite: bool = False) -> bool:
+        """Put a blob unless it is large and already there; returns whether it was sent.
+
+        Args:
+            ref: Its name.
+            data: Its content.
+            overwrite: Send it in any case, since what is there is known to be wrong.
+        """
+        if not overwrite and ref.size >= _HEAD_FIRST_BYTES and await self._has_async(ref):
             return False
         with self._errors("PUT", ref.key):
             await obstore.put_async(self._store, ref.key, data, chunk_size=_PART_BYTES)

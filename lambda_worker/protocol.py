@@ -231,7 +231,7 @@ class Event:
             prefix=_get(event, "prefix", str),
             mode=mode,
             attempt=_get(event, "attempt", int),
-            commit_after_s=float(_get(event, "commit_after_s", (int, float))),
+            commit_after_s=_seconds(_get(event, "commit_after_s", (int, float))),
             modules=BlobRef.from_json(_mapping(modules, "modules")) if modules else None,
             initializer=payload_from_json(initializer) if initializer else None,
             worker_environment=_strings(_get(event, "environment", dict)),
@@ -407,9 +407,19 @@ def _is_int(value: object) -> bool:
 
 
 def _strings(raw: Mapping[Any, Any]) -> dict[str, str]:
-    if not all(isinstance(key, str) and isinstance(value, str) for key, value in raw.items()):
-        raise ProtocolError("environment variables have to be strings")
+    for name, value in raw.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ProtocolError("environment variables have to be strings")
+        if not name or "=" in name or "\0" in name + value:
+            raise ProtocolError(f"not an environment variable: {name!r}")
     return dict(raw)
+
+
+def _seconds(raw: float) -> float:
+    try:
+        return float(raw)
+    except OverflowError:
+        raise ProtocolError("a number of seconds is too large") from None
 
 
 def _pair(raw: Sequence[Any]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -10,6 +11,7 @@ import sys
 import time
 import traceback
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +56,10 @@ class _RefusedError(Exception):
         self.reason = reason
 
 
+class RefusedEventError(Exception):
+    """An asynchronous event was refused; the message is the reply as JSON."""
+
+
 class _FailedError(Exception):
     """A call ended without a value or an exception of its own."""
 
@@ -90,7 +96,12 @@ class Runner:
         self._events = 0
 
     def run(self, raw: object, request_id: str) -> dict[str, Any]:
-        """Run an event and return the reply, both as JSON-ready objects. Only `SystemExit`-like ends escape."""
+        """Run an event and return the reply, both as JSON-ready objects.
+
+        Raises:
+            RefusedEventError: The event was asynchronous and cannot be run: a reply would go nowhere, but Lambda puts
+                an error on record in the bucket.
+        """
         begun = time.perf_counter()
         if not self._events:
             self._wake_up()
@@ -102,6 +113,8 @@ class Runner:
         except ObjectStoreError as error:
             reply = Reply(refused="storage", detail=str(error))
         self._events += 1
+        if reply.refused and isinstance(raw, dict) and raw.get("mode") == "s3":
+            raise RefusedEventError(json.dumps(reply.to_json()))
         return reply.to_json()
 
     def _wake_up(self) -> None:
@@ -160,10 +173,11 @@ class Runner:
     def _prepare(self, event: Event, store: ObjectStore) -> None:
         if event.modules is not None:
             try:
-                self._modules.use(event.modules, store.get_blob)
+                if self._modules.use(event.modules, store.get_blob):
+                    self._initialised.clear()  # what initializers left in those modules is gone with them
             except MissingObjectError as error:
                 raise _RefusedError("modules", f"the bundle of the user's modules is gone: {error}") from None
-            except (codec.TamperedError, OSError, ValueError) as error:
+            except (codec.TamperedError, OSError, ValueError, zipfile.BadZipFile) as error:
                 raise _RefusedError("event", f"the bundle of the user's modules is unusable: {error}") from None
         if event.initializer is not None and event.job_id not in self._initialised:
             self._initialise(event, store)
