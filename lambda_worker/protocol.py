@@ -182,6 +182,12 @@ class Event:
     python: tuple[int, int] = field(default_factory=python_version)
     protocol: int = PROTOCOL
 
+    def blobs(self) -> list[BlobRef]:
+        """Every blob that it names, in no order, perhaps more than once."""
+        payloads = [*self.functions, *(call.arguments for call in self.calls), self.initializer or ()]
+        found = [part for payload in payloads for part in payload if isinstance(part, BlobRef)]
+        return [*found, self.modules] if self.modules else found
+
     def to_json(self) -> dict[str, Any]:
         """JSON form, ready for `json.dumps`."""
         return {
@@ -240,7 +246,7 @@ class Event:
         )
 
 
-RefusalReason = Literal["protocol", "python", "event", "modules", "initializer", "storage", "configuration"]
+RefusalReason = Literal["protocol", "python", "event", "missing", "initializer", "storage", "configuration"]
 """Why a worker did not run an event at all."""
 
 OutcomeKind = Literal["value", "error", "failed"]

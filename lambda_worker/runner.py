@@ -176,7 +176,7 @@ class Runner:
                 if self._modules.use(event.modules, store.get_blob):
                     self._initialised.clear()  # what initializers left in those modules is gone with them
             except MissingObjectError as error:
-                raise _RefusedError("modules", f"the bundle of the user's modules is gone: {error}") from None
+                raise _RefusedError("missing", f"the bundle of the user's modules is gone: {error}") from None
             except (codec.TamperedError, OSError, ValueError, zipfile.BadZipFile) as error:
                 raise _RefusedError("event", f"the bundle of the user's modules is unusable: {error}") from None
         if event.initializer is not None and event.job_id not in self._initialised:
@@ -187,6 +187,8 @@ class Runner:
         try:
             function, arguments = codec.loads(self._fetch(event.initializer, store))
             function(*arguments)
+        except MissingObjectError as error:
+            raise _RefusedError("missing", f"the initializer is gone: {error}") from None
         except ObjectStoreError:
             raise
         except BaseException:  # noqa: BLE001  whatever the user's initializer raises breaks the executor, not us

@@ -7,11 +7,10 @@ an array. `upload` runs on the event loop.
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,28 +25,48 @@ _SMALLEST_BLOB_BYTES = 512
 
 @dataclass
 class _Upload:
-    """A blob's content until it is in S3."""
+    """A blob on its way to S3.
+
+    Attributes:
+        data: Its content until it is there, and for as long as the client lives if it is to be kept.
+        kept: Whether it is.
+        task: Uploads it; None before and after.
+        done: Whether it is in S3, as far as is known.
+        overwrite: Whether what is in S3 is known to be wrong.
+    """
 
     data: Bytes | None
-    done: asyncio.Future[None] | None = field(default=None)
+    kept: bool
+    task: asyncio.Future[None] | None = None
+    done: bool = False
+    overwrite: bool = False
 
 
 class SeenBuffers:
-    """Buffers that were hashed before, recognised by where they lie in memory.
+    """Buffers that need no hashing again, recognised by where they lie in memory.
 
-    That is safe while nobody writes to them, as within one `joblib.Parallel` call: loky and dask hold it so too. Each
-    is kept alive, since its address would otherwise be given to another.
+    That is safe for as long as somebody keeps them alive and nobody writes to them, as within one `joblib.Parallel`
+    call: loky and dask hold it so too.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, int], tuple[Bytes, BlobRef]] = {}
+        self._refs: dict[tuple[int, int], BlobRef] = {}
 
-    def keep(self, blobs: Blobs, data: Bytes) -> BlobRef:
-        """As `Blobs.keep`, hashing each buffer once."""
-        place = int(np.frombuffer(data, np.uint8).__array_interface__["data"][0]), len(data)
-        if place not in self._seen:
-            self._seen[place] = data, blobs.keep(data)
-        return self._seen[place][1]
+    def add(self, data: Bytes, blobs: Blobs) -> None:
+        """Hash a buffer, which has to stay alive until it is discarded."""
+        self._refs[_place(data)] = blobs.keep(data)
+
+    def discard(self, data: Bytes) -> None:
+        """Forget a buffer."""
+        self._refs.pop(_place(data), None)
+
+    def get(self, data: Bytes) -> BlobRef | None:
+        """The blob of a buffer that was added."""
+        return self._refs.get(_place(data))
+
+
+def _place(data: Bytes) -> tuple[int, int]:
+    return int(np.frombuffer(data, np.uint8).__array_interface__["data"][0]), len(data)
 
 
 class Blobs:
@@ -57,7 +76,7 @@ class Blobs:
         store: Where they go.
         inline_limit_bytes: Parts above it become blobs.
         call_limit_bytes: The most that one call may carry inline in all.
-        journal: Is told of hashes and uploads.
+        journal: Is told of uploads.
     """
 
     def __init__(self, store: ObjectStore, inline_limit_bytes: int, call_limit_bytes: int, journal: Journal) -> None:
@@ -68,74 +87,89 @@ class Blobs:
         self._lock = threading.Lock()
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
 
-    def take(self, parts: tuple[Bytes, ...], seen: SeenBuffers | None = None) -> Payload:
-        """Make a payload of freshly pickled parts: small ones copied, large ones named by their hash and kept.
+    def take(self, parts: tuple[Bytes, ...], *, seen: SeenBuffers | None = None, kept: bool = False) -> Payload:
+        """Make a payload of freshly pickled parts: small ones copied, large ones named by their hash and held.
 
         Args:
             parts: A pickle and its buffers.
             seen: Buffers that need no hashing again.
+            kept: Hold the content for as long as this object lives, so that it can be sent again.
         """
         limit = self._inline_limit
-        while (total := sum(len(one) for one in parts if len(one) <= limit)) > self._call_limit and limit:
+        while limit and sum(len(one) for one in parts if len(one) <= limit) > self._call_limit:
             limit = limit // 2 if limit > _SMALLEST_BLOB_BYTES else 0
-        del total
-        keep = self.keep if seen is None else functools.partial(seen.keep, self)
-        return tuple(bytes(part) if len(part) <= limit else keep(part) for part in parts)
+        return tuple(
+            bytes(part) if len(part) <= limit else (seen and seen.get(part)) or self.keep(part, kept=kept)
+            for part in parts
+        )
 
-    def keep(self, data: Bytes) -> BlobRef:
+    def keep(self, data: Bytes, *, kept: bool = False) -> BlobRef:
         """Make a blob of `data`; its content is copied only if it is new."""
-        ref = BlobRef(codec.digest(data), len(data))
-        with self._lock:
-            known = ref.digest in self._uploads
-            if known:
-                self._uploads.move_to_end(ref.digest)
-        if not known:
-            # bytes objects cannot change any more; anything else is copied, since its owner may write to it
-            copy = data if isinstance(data, bytes) else bytes(data)
+        digest = codec.digest(data)
+        if not self._knows(digest, kept and data):
+            if not isinstance(data, bytes):
+                # The copy is hashed again: somebody may have written to the original since, and a blob has to be
+                # what its name says.
+                data = bytes(data)
+                digest = codec.digest(data)
             with self._lock:
-                self._uploads.setdefault(ref.digest, _Upload(copy))
+                self._uploads.setdefault(digest, _Upload(data, kept))
                 self._trim()
-        return ref
+        return BlobRef(digest, len(data))
+
+    def _knows(self, digest: str, data: Bytes | bool) -> bool:
+        with self._lock:
+            found = self._uploads.get(digest)
+            if found is None:
+                return False
+            if isinstance(data, bytes):
+                found.data, found.kept = data, True
+            self._uploads.move_to_end(digest)
+            return found.done or found.data is not None
 
     def _trim(self) -> None:
         while len(self._uploads) > _REMEMBERED:
             digest, oldest = next(iter(self._uploads.items()))
-            if oldest.data is not None:  # not uploaded yet
+            if oldest.data is not None:  # not uploaded yet, or to be kept
                 return
             del self._uploads[digest]
 
-    def forget(self, ref: BlobRef) -> None:
-        """The blob was found missing; if its content comes by again it is uploaded anew."""
+    def forget(self, ref: BlobRef, *, overwrite: bool = False) -> bool:
+        """What S3 has under this name is gone, or wrong; returns whether it can be uploaded again.
+
+        Args:
+            ref: The blob.
+            overwrite: It is wrong: have the next upload put it in any case.
+        """
         with self._lock:
             found = self._uploads.get(ref.digest)
-            if found is not None and found.data is None:
-                del self._uploads[ref.digest]
+            if found is None:
+                return False
+            found.done, found.overwrite = False, found.overwrite or overwrite
+            return found.data is not None
 
-    async def upload(self, payloads: list[Payload]) -> None:
-        """Wait until every blob that `payloads` name is in S3; raises ObjectStoreError."""
-        waiting: list[Any] = []
-        for payload in payloads:
-            for part in payload:
-                if isinstance(part, BlobRef) and (one := self._start(part)) is not None:
-                    waiting.append(one)
+    async def upload(self, refs: Iterable[BlobRef]) -> None:
+        """Wait until these blobs are in S3; raises ObjectStoreError."""
+        waiting = [one for one in map(self._start, refs) if one is not None]
         if waiting:
             await asyncio.gather(*waiting)
 
     def _start(self, ref: BlobRef) -> asyncio.Future[None] | None:
         with self._lock:
             upload = self._uploads.get(ref.digest)
-        if upload is None or upload.data is None:
+        if upload is None or upload.done or upload.data is None:
             return None
-        if upload.done is None:
-            upload.done = asyncio.ensure_future(self._put(ref, upload))
-        return asyncio.shield(upload.done)
+        if upload.task is None:
+            upload.task = asyncio.ensure_future(self._put(ref, upload, upload.data))
+        # shielded, since others wait for it too
+        return asyncio.shield(upload.task)
 
-    async def _put(self, ref: BlobRef, upload: _Upload) -> None:
-        assert upload.data is not None
+    async def _put(self, ref: BlobRef, upload: _Upload, data: Bytes) -> None:
         try:
-            sent = await self._store.put_blob_async(ref, upload.data)
-        except BaseException:
-            upload.done = None  # the next call that needs it tries again
-            raise
-        upload.data = None
+            sent = await self._store.put_blob_async(ref, data, overwrite=upload.overwrite)
+        finally:
+            upload.task = None
+        upload.done, upload.overwrite = True, False
+        if not upload.kept:
+            upload.data = None
         self._journal.say("blob.uploaded" if sent else "blob.found", digest=ref.digest[:12], size_bytes=ref.size)

@@ -8,11 +8,13 @@ each with the rest of its package (data files too), so that what they import of 
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import sys
 import sysconfig
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from lambda_worker.protocol import BlobRef, Bytes
 from wren_backends.blobs import Blobs
 from wren_backends.errors import SerializationError
 
+_LOOK_EVERY_S = 1.0
 _LIMIT_BYTES = 50 * 1024 * 1024
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git", ".venv"}
 _SKIPPED_ENDINGS = (".pyc", ".pyo")
@@ -30,7 +33,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 class UserModules:
-    """The user's modules as one bundle, made anew when more were imported or `refresh` was called.
+    """The user's modules as one bundle, made anew when more were imported or files were edited.
 
     Args:
         blobs: Takes the bundle.
@@ -44,45 +47,60 @@ class UserModules:
         self._pattern: re.Pattern[bytes] | None = None
         self._ref: BlobRef | None = None
         self._stamp: tuple[object, ...] = ()
+        self._looked_at = -math.inf
 
     def refresh(self) -> None:
         """Look at the files again at the next need: they may have been edited."""
         with self._lock:
-            self._counted = -1
+            self._looked_at = -math.inf
 
-    def needed_by(self, *pickles: Bytes) -> BlobRef | None:
-        """The bundle, if any of `pickles` names one of the user's modules.
-
-        Raises:
-            SerializationError: The modules are too large to travel.
-        """
+    def named_by(self, *pickles: Bytes) -> bool:
+        """Whether any of `pickles` names one of the user's modules."""
         with self._lock:
             if len(sys.modules) != self._counted:
                 self._scan()
-            if self._pattern is None or not any(self._pattern.search(one) for one in pickles):
-                return None
-            if self._ref is None:
-                self._ref = self._blobs.keep(_pack(self._modules))
+            pattern = self._pattern
+        return pattern is not None and any(pattern.search(one) for one in pickles)
+
+    def bundle(self) -> BlobRef:
+        """The modules as they are now; files that were edited are noticed within a second.
+
+        Raises:
+            SerializationError: They are too large to travel.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self._ref is None or now - self._looked_at > _LOOK_EVERY_S:
+                stamp = tuple((name, *_stat(path)) for path, name in _files(self._modules))
+                if self._ref is None or stamp != self._stamp:
+                    self._ref = self._blobs.keep(_pack(self._modules), kept=True)
+                self._stamp, self._looked_at = stamp, now
             return self._ref
 
+    def needed_by(self, *pickles: Bytes) -> BlobRef | None:
+        """The bundle, if any of `pickles` names one of the user's modules; raises as `bundle` does."""
+        return self.bundle() if self.named_by(*pickles) else None
+
     def _scan(self) -> None:
-        self._counted = len(sys.modules)
+        counted = len(sys.modules)
         self._modules = {
             name: module
-            for name, module in sorted(sys.modules.items())
+            for name, module in sorted(sys.modules.copy().items())
             if "." not in name and name not in _NEVER and _is_users(module)
         }
         # A name in a pickle is SHORT_BINUNICODE, a length, the text (perhaps `.more` of it) and MEMOIZE.
         names = b"|".join(re.escape(name.encode()) for name in self._modules)
         self._pattern = re.compile(rb"\x8c(?s:.)(?:" + names + rb")(?=[.\x94])") if names else None
-        stamp = tuple((str(path), *_stat(path)) for path, _ in _files(self._modules))
-        if stamp != self._stamp:
-            self._stamp, self._ref = stamp, None
+        self._looked_at = -math.inf
+        self._counted = counted
 
 
 def _is_users(module: ModuleType) -> bool:
-    places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or [])]
-    found = [str(place) for place in places if place]
+    try:
+        places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or [])]
+        found = [str(place) for place in places if place]
+    except Exception:  # noqa: BLE001  sys.modules may hold any object, with attributes that raise
+        return False
     return bool(found) and not any(_is_installed(place) for place in found)
 
 

@@ -8,6 +8,17 @@ from typing import Any
 
 from lambda_worker.protocol import BlobRef, Payload, inline_size
 
+_CALL_BYTES = 120
+"""What a call takes in an event beside its arguments: its number, an index, brackets."""
+
+_BLOB_BYTES = 120
+"""What a blob's name takes in an event."""
+
+
+def event_size(payload: Payload) -> int:
+    """Bytes that a payload takes in an event, before Base64."""
+    return inline_size(payload) + _BLOB_BYTES * sum(isinstance(part, BlobRef) for part in payload)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Function:
@@ -15,7 +26,7 @@ class Function:
 
     Attributes:
         name: How messages name it, such as `mymodule.f`.
-        key: Hash of its pickle: calls with the same key take about as long.
+        key: Hash of the whole payload: what has the same key is the same function with the same closure.
         payload: The pickle.
         modules: Bundle of the user's modules that unpickling it needs.
     """
@@ -35,22 +46,28 @@ class Call:
         future: What the user holds.
         function: What is called.
         name: How messages name it.
+        kind: Calls of the same kind are expected to take about as long, and may travel together.
         arguments: Payload of `(args, kwargs)`.
         modules: Bundle of the user's modules that the function or the arguments need.
         retries_left: Further attempts if it raises.
         shared_from_bytes: See `WireCall`.
         environment: Environment variables to set while it runs.
+        group: The group that is to bring its outcome; None before it has one, and after it has ended.
+        sent_again: Whether blobs that had vanished were sent once more for it.
     """
 
     seq: int
     future: Future[Any]
     function: Function
     name: str
+    kind: str
     arguments: Payload
     modules: BlobRef | None = None
     retries_left: int = 0
     shared_from_bytes: int = 0
     environment: tuple[tuple[str, str], ...] = ()
+    group: Group | None = None
+    sent_again: bool = False
 
     @property
     def label(self) -> str:
@@ -59,13 +76,17 @@ class Call:
 
     @property
     def size(self) -> int:
-        """Inline bytes of its arguments."""
-        return inline_size(self.arguments)
+        """Bytes that it takes in an event, without its function."""
+        return _CALL_BYTES + event_size(self.arguments)
+
+    def blobs(self) -> list[BlobRef]:
+        """The blobs that it names."""
+        parts = (*self.function.payload, *self.arguments, *([self.modules] if self.modules else []))
+        return [part for part in parts if isinstance(part, BlobRef)]
 
     def fits_with(self, other: Call) -> bool:
         """Whether both can travel in one invocation."""
-        same = self.function.key == other.function.key and self.environment == other.environment
-        return same and self.modules == other.modules
+        return (self.kind, self.environment, self.modules) == (other.kind, other.environment, other.modules)
 
 
 @dataclass(eq=False, slots=True)
@@ -74,11 +95,21 @@ class Group:
 
     Attributes:
         calls: In the order in which they run.
-        attempt: 1 for the first.
+        attempt: 1 for the first; from 2 on, an earlier attempt may have run and committed its outcome.
+        deaths: Attempts that ended with their environment, or whose response was lost: what `max_attempts` bounds.
+        refusals: How often it was sent and not taken in.
+        refused_since: Clock time of the first refusal in a row, in seconds.
     """
 
     calls: list[Call]
     attempt: int = 1
+    deaths: int = 0
+    refusals: int = 0
+    refused_since: float | None = None
+
+    def __post_init__(self) -> None:
+        for call in self.calls:
+            call.group = self
 
     @property
     def first_seq(self) -> int:
@@ -90,3 +121,8 @@ class Group:
         """How messages name it."""
         rest = len(self.calls) - 1
         return self.calls[0].label + (f" and {rest} more" if rest else "")
+
+    @property
+    def stranded(self) -> list[Call]:
+        """Calls that still wait for this group, and for no other, to bring their outcome."""
+        return [call for call in self.calls if call.group is self]

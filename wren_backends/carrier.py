@@ -1,12 +1,10 @@
-"""One group's trip: its blobs to S3, its event to Lambda, its frame back, with all that is re-sent on the way."""
+"""One attempt of a group: its blobs to S3, its event to Lambda, its frame back."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +27,9 @@ from wren_backends.blobs import Blobs
 from wren_backends.calls import Group
 from wren_backends.config import Config
 from wren_backends.connection import Connection
-from wren_backends.errors import EnvironmentLostError, StorageError, TamperedObjectError, WrenError
+from wren_backends.errors import EnvironmentLostError, StorageError, TamperedObjectError
 from wren_backends.events import Journal
 from wren_backends.invoker import InvokeFault, Invoker
-from wren_backends.retry import backoff_s
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
 
 _EVENT_AGE_S = 3600.0
@@ -80,8 +77,6 @@ class Carrier:
         invoker: Starts invocations.
         watcher: Waits for frames in S3.
         journal: Is told what happens.
-        rng: Source of jitter.
-        on_throttled: Called with an invocation's number when Lambda refused it for lack of concurrency.
     """
 
     def __init__(
@@ -95,8 +90,6 @@ class Carrier:
         invoker: Invoker,
         watcher: Watcher,
         journal: Journal,
-        rng: random.Random,
-        on_throttled: Callable[[int], None],
     ) -> None:
         self._config = config
         self._connection = connection
@@ -108,56 +101,25 @@ class Carrier:
         self._invoker = invoker
         self._watcher = watcher
         self._journal = journal
-        self._rng = rng
-        self._on_throttled = on_throttled
 
-    async def carry(self, group: Group, number: int, initializer: Initializer | None) -> Trip:
-        """Invoke until there is a frame, backing off while Lambda refuses.
+    async def carry(self, group: Group, initializer: Initializer | None) -> Trip:
+        """Make one attempt.
 
         Args:
-            group: The calls; its `attempt` rises with each one that may have run.
-            number: Number of this trip, for the window.
+            group: The calls.
             initializer: What has to have run before.
 
         Raises:
-            WrenError: There will be no frame.
+            InvokeFault: It may be tried again.
+            WrenError: It may not, or not in the same company.
         """
-        refusals, refused_since = 0, 0.0
-        while True:
-            sent = time.monotonic()
-            try:
-                return await self._attempt(group, initializer)
-            except InvokeFault as fault:
-                if fault.kind == "rejected":
-                    raise faults.invoke_fault(fault, group.label, self._connection.function, 0) from fault
-                if fault.kind == "lost":
-                    if (frame := await self._recover(group, time.monotonic() - sent)) is not None:
-                        return Trip(frame, time.monotonic() - sent)
-                    group.attempt += 1
-                if fault.kind == "throttled":
-                    self._on_throttled(number)
-                refusals += 1
-                refused_since = refused_since or sent
-                spent = time.monotonic() - refused_since
-                if spent > self._config.retry_budget_s:
-                    raise faults.invoke_fault(fault, group.label, self._connection.function, spent) from fault
-                delay = backoff_s(refusals, self._rng)
-                self._journal.say("invocation.refused", kind=fault.kind, code=fault.code, delay_s=round(delay, 3))
-                await asyncio.sleep(delay)
-
-    async def _recover(self, group: Group, elapsed_s: float) -> Frame | None:
-        """The response is lost. A call that ran for long commits its outcome, so waiting may save running it again."""
-        if self._mode == "direct" and elapsed_s < self._config.commit_after_s:
-            return None
-        with_margin = max(1.0, self._connection.timeout_s - elapsed_s + _LATE_S)
-        try:
-            return self._open(await self._watcher.watch(group.first_seq, with_margin))
-        except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
-            return None
-
-    async def _attempt(self, group: Group, initializer: Initializer | None) -> Trip:
+        sent = time.monotonic()
         try:
             return await self._invoke(group, initializer)
+        except InvokeFault as fault:
+            if fault.kind != "lost" or (frame := await self._recover(group, time.monotonic() - sent)) is None:
+                raise
+            return Trip(frame, time.monotonic() - sent)
         except codec.TamperedError as error:
             raise TamperedObjectError(f"{group.label}: {error}. Somebody else writes to the bucket") from error
         except ProtocolError as error:
@@ -165,50 +127,66 @@ class Carrier:
         except ObjectStoreError as error:
             raise StorageError(f"{group.label}: {error}. Check bucket and credentials") from error
 
+    async def _recover(self, group: Group, elapsed_s: float) -> Frame | None:
+        """The response is lost. A call that ran for long commits its outcome, so waiting may save running it again."""
+        if self._mode == "direct" and elapsed_s < self._config.commit_after_s:
+            return None
+        with_margin = max(1.0, self._connection.timeout_s - elapsed_s + _LATE_S)
+        try:
+            return self._open(await self._watcher.watch(group.first_seq, group.attempt, with_margin))
+        except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
+            return None
+
     async def _invoke(self, group: Group, initializer: Initializer | None) -> Trip:
         event = self._event(group, initializer)
-        await self._blobs.upload([*event.functions, *(call.arguments for call in event.calls)])
-        await self._blobs.upload([event.initializer or (), (event.modules,) if event.modules else ()])
+        await self._blobs.upload(event.blobs())
         body = json.dumps(event.to_json()).encode()
         begun = time.perf_counter()
         self._journal.add("invocation.started")
         self._journal.add("bytes.sent", len(body))
         response = await self._invoker.invoke(body, wait=self._mode == "direct")
         if response.function_error:
-            raise self._function_error(response.body, group, response.request_id)
+            raise self._function_error(response.body, event, group, response.request_id)
         if self._mode == "s3":
-            frame = await self._await_commit(group)
+            frame = await self._await_commit(event, group)
         else:
-            frame = await self._read(Reply.from_json(_json(response.body)), group)
+            frame = await self._read(Reply.from_json(_json(response.body)), event, group)
         return Trip(frame, time.perf_counter() - begun)
 
-    async def _await_commit(self, group: Group) -> Frame:
+    async def _await_commit(self, event: Event, group: Group) -> Frame:
         limit = _EVENT_AGE_S + self._connection.timeout_s + 60.0
         try:
-            return self._open(await self._watcher.watch(group.first_seq, limit))
+            return self._open(await self._watcher.watch(group.first_seq, group.attempt, limit))
         except AsyncInvocationFailed as failed:
-            raise self._function_error(failed.body, group, failed.request_id) from failed
+            raise self._function_error(failed.body, event, group, failed.request_id) from failed
         except TimeoutError:
             raise EnvironmentLostError(
                 f"{group.label}: neither an outcome nor a failure record appeared in the bucket within {limit:.0f} s"
             ) from None
 
-    async def _read(self, reply: Reply, group: Group) -> Frame:
+    async def _read(self, reply: Reply, event: Event, group: Group) -> Frame:
         if reply.frame is not None:
             return self._open(reply.frame)
         if reply.committed:
             return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
-        raise faults.refusal(reply, group.label, self._connection.function)
+        raise self._refusal(reply, event, group)
 
     def _open(self, sealed: Bytes) -> Frame:
         return codec.unseal(sealed, self._key, self._job_id)
 
-    def _function_error(self, body: bytes, group: Group, request_id: str) -> WrenError:
+    def _refusal(self, reply: Reply, event: Event, group: Group) -> Exception:
+        if reply.refused == "missing" and not group.refusals:
+            # Something that many calls share has gone from the bucket. If it is still at hand it is uploaded once more.
+            at_hand = [self._blobs.forget(ref) for ref in event.blobs()]
+            if all(at_hand):
+                return InvokeFault("service", "MissingBlob", reply.detail)
+        return faults.refusal(reply, group.label, self._connection.function)
+
+    def _function_error(self, body: bytes, event: Event, group: Group, request_id: str) -> Exception:
+        reply = faults.refusal_in_error(body)
+        if reply is not None:
+            return self._refusal(reply, event, group)
         known = self._connection
-        # An asynchronous invocation that the worker refused has its reply in the record's place.
-        raw = _json(body)
-        if isinstance(raw, dict) and "refused" in raw:
-            return faults.refusal(Reply.from_json(raw), group.label, known.function)
         return faults.function_error(body, group.label, request_id, known.memory_mb, known.timeout_s)
 
     def _event(self, group: Group, initializer: Initializer | None) -> Event:

@@ -93,10 +93,16 @@ def _sources(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
     names = [one.name for one in fields(Config)]
     yield "environment", {n: os.environ[f"WREN_{n.upper()}"] for n in names if os.environ.get(f"WREN_{n.upper()}")}
     yield "wren.toml", _read(Path("wren.toml"))
-    tool = _read(Path("pyproject.toml")).get("tool", {})
-    yield "pyproject.toml [tool.wren]", tool.get("wren", {})
+    yield "pyproject.toml [tool.wren]", _table(_table(_read(Path("pyproject.toml")), "tool"), "wren")
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     yield str(home / "wren" / "wren.toml"), _read(home / "wren" / "wren.toml")
+
+
+def _table(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = parent.get(name, {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"pyproject.toml: {name!r} has to be a table")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -118,10 +124,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     elif wanted in (int, float) and not isinstance(value, bool):
         try:
             number = wanted(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = None
         if number is not None and (isinstance(value, str) or number == value):
             return number
-    elif isinstance(value, wanted):
+    elif isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}={value!r}: has to be of type {wanted.__name__}")

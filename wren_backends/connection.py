@@ -10,12 +10,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
 from wren_backends.config import Config
-from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError
+from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError, StorageError
 from wren_backends.events import logger
 
 _AWS_CONCURRENCY = 1000  # AWS Lambda quotas: default concurrent executions of an account
@@ -49,9 +49,9 @@ class Connection:
     function: str
     lambda_url: str
     s3_url: str | None
-    credentials: Callable[[], Any]
-    s3_credentials: Mapping[str, Any]
-    function_key: bytes
+    credentials: Callable[[], Any] = field(repr=False)
+    s3_credentials: Mapping[str, Any] = field(repr=False)
+    function_key: bytes = field(repr=False)
     memory_mb: int
     timeout_s: int
     max_workers: int
@@ -157,6 +157,7 @@ def _connect_aws(config: Config) -> Connection:
         )
     client = session.client("lambda")
     described = _describe(client, config.function)
+    _check_bucket(session.client("s3"), config.bucket)
     return Connection(
         is_local=False,
         region=session.region_name,
@@ -203,6 +204,8 @@ def _describe(client: Any, function: str) -> dict[str, Any]:
             raise DeploymentError(
                 f"there is no Lambda function {function!r}: make it with `wren deploy_lambda`"
             ) from error
+        if code not in ("AccessDeniedException", "AccessDenied") and _status(error) == 403:
+            raise ConfigError(f"AWS refuses the credentials ({error}): set them with `aws configure`") from error
         raise DeploymentError(
             f"function {function!r} cannot be described: {error}; the caller needs lambda:GetFunctionConfiguration"
         ) from error
@@ -216,6 +219,25 @@ def _describe(client: Any, function: str) -> dict[str, Any]:
         )
     logger.log(logging.DEBUG, "function.found name=%s memory_mb=%s", function, found.get("MemorySize"))
     return found
+
+
+def _check_bucket(client: Any, bucket: str) -> None:
+    """A bucket that does not exist is better known now than with the first large argument."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        # 403: the user may have no s3:ListBucket and still be allowed what calls need
+        if _status(error) != 403:
+            text = "does not exist" if _status(error) == 404 else f"cannot be used ({error})"
+            raise StorageError(f"bucket {bucket!r} {text}: set WREN_BUCKET to one of yours, in this region") from error
+    except BotoCoreError as error:
+        raise StorageError(f"S3 cannot be reached: {error}; check the region and the network") from error
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _function_key(described: Mapping[str, Any]) -> bytes:

@@ -165,7 +165,9 @@ class _Computation:
             return
         if self._prepared is None:
             self._prepared = self._executor.prepare(run_dask_task)
-        future: Future[Any] = self._executor.submit_with(self._prepared, (task, inputs), {}, name=f"dask key {key!r}")
+        future: Future[Any] = self._executor.submit_with(
+            self._prepared, (task, inputs), {}, name=f"dask key {key!r}", kind=key_split(key)
+        )
         self._running[future] = key
         future.add_done_callback(self._done.put)
 

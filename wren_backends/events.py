@@ -75,7 +75,10 @@ class Journal:
         if self._listeners:
             happening = Happening(name, time.time(), fields)
             for listener in self._listeners:
-                listener(happening)
+                try:
+                    listener(happening)
+                except Exception:
+                    logger.exception("listener.failed happening=%s", name)
         if self._parent is not None:
             self._parent._tell(name, fields)
 
@@ -84,11 +87,23 @@ class Journal:
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + amount
 
+    def close(self) -> None:
+        """Nothing will be said here any more: leave the figures to the parent, which then need not know of this one."""
+        if self._parent is not None and self._counts in self._parent._below:
+            self._parent._adopt(self._counts)
+
+    def _adopt(self, counts: dict[str, float]) -> None:
+        with self._lock:
+            self._below = [below for below in self._below if below is not counts]
+            for name, amount in counts.items():
+                self._counts[name] = self._counts.get(name, 0) + amount
+
     @property
     def counts(self) -> dict[str, float]:
         """How often each name was said, and the sums that `add` was given, here and in the journals below."""
-        total = dict(self._counts)
-        for below in self._below:
+        with self._lock:
+            total, belows = self._counts.copy(), list(self._below)
+        for below in belows:
             for name, amount in below.copy().items():
                 total[name] = total.get(name, 0) + amount
         return total

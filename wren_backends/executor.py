@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lambda_worker import codec
 from lambda_worker.batches import run_chunk
-from lambda_worker.protocol import BlobRef, Payload
+from lambda_worker.protocol import BlobRef, Bytes, Payload
 from wren_backends.blobs import SeenBuffers
 from wren_backends.bundle import UserModules
 from wren_backends.calls import Call, Function
@@ -84,7 +84,6 @@ class WrenExecutor(Executor):
         self.job_id = f"j-{uuid.uuid4().hex[:20]}"
         self._dispatcher = Dispatcher(self.config, self.connection, self.job_id, self._max_workers, self.journal)
         self._modules = UserModules(self._dispatcher.blobs)
-        self._pid = os.getpid()
         # An executor that is dropped without shutdown finishes what it was given; the dispatcher does not refer to it.
         self._finalizer = weakref.finalize(self, self._dispatcher.close, wait=False, cancel=False)
         self._finalizer.atexit = False
@@ -118,7 +117,9 @@ class WrenExecutor(Executor):
         *,
         future: Future[T] | None = None,
         name: str | None = None,
+        kind: str | None = None,
         seen: SeenBuffers | None = None,
+        needs_modules: bool = False,
         shared_from_bytes: int = 0,
         environment: tuple[tuple[str, str], ...] = (),
     ) -> Future[T]:
@@ -130,27 +131,30 @@ class WrenExecutor(Executor):
             kwargs: Keyword arguments.
             future: The Future to use; default: a new one.
             name: How messages name the call; default: after its function.
-            seen: Large buffers that are known not to change.
+            kind: What calls that take about as long have in common; default: the function's name.
+            seen: Large buffers that need no hashing.
+            needs_modules: Whether the user's modules are needed even if neither function nor arguments name them.
             shared_from_bytes: See `WireCall`.
             environment: Environment variables to set while the call runs.
         """
-        if self._pid != os.getpid():
-            raise RuntimeError("this executor belongs to the process that was forked from: make a new one here")
+        self._dispatcher.check_open()
         future = Future() if future is None else future
         try:
             function = fn.function if isinstance(fn, Prepared) else self.prepare(fn).function
             arguments, modules = self._pickle((args, kwargs), f"the arguments of {function.name}", seen)
-        except SerializationError as error:
+            if needs_modules and modules is None:
+                modules = self._modules.bundle()
+        except Exception as error:  # noqa: BLE001  pickling runs the user's code
             if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+                future.set_exception(_as_serialization_error(error))
             return future
-        dispatcher = self._dispatcher
-        dispatcher.submit(
+        self._dispatcher.submit(
             Call(
-                seq=dispatcher.new_seq(),
+                seq=self._dispatcher.new_seq(),
                 future=future,
                 function=function,
                 name=name or function.name,
+                kind=kind or function.name,
                 arguments=arguments,
                 modules=modules or function.modules,
                 retries_left=self.config.retries,
@@ -159,6 +163,14 @@ class WrenExecutor(Executor):
             )
         )
         return future
+
+    def names_modules(self, *pickles: Bytes) -> bool:
+        """Whether any of `pickles` names one of the user's own modules."""
+        return self._modules.named_by(*pickles)
+
+    def share(self, data: Bytes, seen: SeenBuffers) -> None:
+        """Hash a buffer that many calls will carry, for `submit_with(seen=)`."""
+        seen.add(data, self._dispatcher.blobs)
 
     def abandon(self, futures: Collection[Future[Any]]) -> None:
         """Cancel the calls that wait, and stop waiting for those that run: their slots are free at once.
@@ -175,9 +187,8 @@ class WrenExecutor(Executor):
         """Pickle a function once for many calls; raises SerializationError."""
         name = _name_of(fn)
         parts = _dumps(fn, f"the function {name}")
-        modules = self._modules.needed_by(parts[0])
-        key = codec.digest(parts[0])[:16]
-        return Prepared(Function(name, key, self._dispatcher.blobs.take(parts), modules))
+        payload = self._dispatcher.blobs.take(parts, kept=True)
+        return Prepared(Function(name, _key_of(payload), payload, self._modules.needed_by(parts[0])))
 
     def refresh_modules(self) -> None:
         """See edits of the user's modules from the next call on."""
@@ -211,7 +222,7 @@ class WrenExecutor(Executor):
                 return self._map(self.prepare(fn), iterables, timeout, buffersize)
             chunks = _chunked(zip(*iterables, strict=False), chunksize)
             lists = self._map(self.prepare(functools.partial(run_chunk, fn)), (chunks,), timeout, buffersize)
-            return itertools.chain.from_iterable(lists)
+            return _unchunked(lists)
         except SerializationError as error:
             return _raising(error)
 
@@ -231,30 +242,46 @@ class WrenExecutor(Executor):
             wait: Return only when every submitted call has ended and the threads are gone.
             cancel_futures: Cancel the calls that no invocation carries yet.
         """
-        if self._pid == os.getpid():
-            self._dispatcher.close(wait=wait, cancel=cancel_futures)
+        self._dispatcher.close(wait=wait, cancel=cancel_futures)
 
     def _set_initializer(self, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
         try:
-            payload, modules = self._pickle((initializer, tuple(initargs)), "the initializer")
+            payload, modules = self._pickle((initializer, tuple(initargs)), "the initializer", kept=True)
         except SerializationError:
             self.shutdown()
             raise
         self._dispatcher.set_initializer(Initializer(payload, modules))
 
-    def _pickle(self, value: object, what: str, seen: SeenBuffers | None = None) -> tuple[Payload, BlobRef | None]:
+    def _pickle(
+        self, value: object, what: str, seen: SeenBuffers | None = None, *, kept: bool = False
+    ) -> tuple[Payload, BlobRef | None]:
         parts = _dumps(value, what)
-        return self._dispatcher.blobs.take(parts, seen), self._modules.needed_by(parts[0])
+        return self._dispatcher.blobs.take(parts, seen=seen, kept=kept), self._modules.needed_by(parts[0])
 
 
-def _dumps(value: object, what: str) -> tuple[Any, ...]:
+def _dumps(value: object, what: str) -> tuple[Bytes, ...]:
     try:
         return codec.dumps(value)
     except Exception as error:
         raise SerializationError(
-            f"Could not pickle {what} to send it to a worker: {type(error).__name__}: {error}. "
+            f"Could not pickle the task to send it to the workers: {what}: {type(error).__name__}: {error}. "
             "Open files, locks, sockets and generators cannot travel: make them inside the function"
         ) from error
+
+
+def _as_serialization_error(error: Exception) -> SerializationError:
+    """What keeps a call from being sent, as the one error that futures hold for it."""
+    if isinstance(error, SerializationError):
+        return error
+    made = SerializationError(f"Could not pickle the task to send it to the workers: {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
+
+
+def _key_of(payload: Payload) -> str:
+    """Hash of everything that a function is: its pickle, and the arrays that its closure holds."""
+    parts = [part.digest if isinstance(part, BlobRef) else codec.digest(part) for part in payload]
+    return codec.digest("".join(parts).encode())
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
@@ -275,6 +302,14 @@ def _chunked(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[list[tuple
     rest = iter(items)
     while chunk := list(itertools.islice(rest, size)):
         yield chunk
+
+
+def _unchunked(lists: Iterator[list[Any]]) -> Iterator[Any]:
+    """Items of the chunks; each is let go of once it was handed out, and closing this closes `lists`."""
+    for chunk in lists:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
 
 
 def _raising(error: Exception) -> Iterator[Any]:

@@ -73,6 +73,17 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
     )
 
 
+def refusal_in_error(body: bytes) -> Reply | None:
+    """The reply of a worker that refused an asynchronous event, which it can only say by raising it."""
+    kind, text = _describe(body)
+    if kind != "RefusedEventError":
+        return None
+    try:
+        return Reply.from_json(json.loads(text))
+    except ValueError:
+        return None
+
+
 def _describe(body: bytes) -> tuple[str, str]:
     try:
         raw: Any = json.loads(body)
@@ -95,7 +106,9 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
             return BrokenWrenExecutor(f"the executor's initializer failed in the worker:\n{detail}")
         case "configuration":
             return DeploymentError(f"{label}: {detail}. Deploy function {function!r} again: `wren deploy_lambda`")
-        case "storage" | "modules":
+        case "missing":
+            return StorageError(f"{label}: what it needs is gone from the bucket ({detail}). Make a new executor")
+        case "storage":
             return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
         case _:
             return InvocationError(f"{label}: the worker refused the event: {detail}")
@@ -147,7 +160,7 @@ def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float) 
         return DeploymentError(
             f"{label}: there is no function {function!r} ({fault}). Make it with `wren deploy_lambda`"
         )
-    if fault.code in ("RequestTooLargeException", "RequestEntityTooLargeException"):
+    if fault.is_too_large:
         return SerializationError(
             f"{label}: its event is too large for Lambda ({fault}). Lower WREN_INLINE_LIMIT_BYTES"
         )

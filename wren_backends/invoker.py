@@ -35,6 +35,11 @@ class InvokeFault(Exception):
         self.kind = kind
         self.code = code
 
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the event was larger than Lambda takes."""
+        return self.code in ("RequestTooLargeException", "RequestEntityTooLargeException")
+
 
 @dataclass(frozen=True, slots=True)
 class Response:

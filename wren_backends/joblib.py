@@ -8,20 +8,26 @@ of them.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from joblib import register_parallel_backend
 from joblib.disk import memstr_to_bytes
-from joblib.parallel import BatchedCalls, FallbackToBackend, ParallelBackendBase, SequentialBackend
+from joblib.parallel import (
+    BatchCompletionCallBack,
+    BatchedCalls,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+)
 
 from lambda_worker import codec
 from lambda_worker.batches import Shared, run_joblib_batch
-from lambda_worker.protocol import IN_WORKER_VARIABLE
+from lambda_worker.protocol import IN_WORKER_VARIABLE, Bytes
 from wren_backends.blobs import SeenBuffers
 from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
@@ -38,17 +44,87 @@ _MOST_IN_BATCH = 1000
 _SHARED_BYTES = 100_000
 """Arguments from this size on travel on their own: dask does so from 1 kB, loky (as memmaps, arrays only) from 1 MB."""
 
-_SETTINGS = frozenset(one.name for one in fields(Config))
 _JOBLIBS_OWN = frozenset({"max_nbytes", "temp_folder", "mmap_mode", "context", "verbose", "idle_worker_timeout"})
 
 
 class _ParallelState:
-    """What belongs to one `Parallel` call: one backend instance serves many, nested and interleaved ones."""
+    """What belongs to one `Parallel`: one backend instance serves many, nested and interleaved ones.
 
-    def __init__(self) -> None:
+    Args:
+        executor: Runs its batches.
+    """
+
+    def __init__(self, executor: WrenExecutor) -> None:
+        self.executor = executor
         self.futures: set[Future[Any]] = set()
-        self.seen = SeenBuffers()
-        self.shared: dict[int, tuple[Any, Shared]] = {}
+        self._call_id: object = None
+        self._seen = SeenBuffers()
+        self._shared: dict[int, _SharedArgument] = {}
+
+    def begin(self, call_id: object) -> None:
+        """Between two calls of one `Parallel` the user may have changed an array: nothing is known of it any more."""
+        if call_id != self._call_id:
+            self._call_id, self._seen, self._shared = call_id, SeenBuffers(), {}
+
+    @property
+    def seen(self) -> SeenBuffers:
+        """Buffers of the shared arguments."""
+        return self._seen
+
+    def share_arguments(self, batch: BatchedCalls) -> bool:
+        """Put large arguments' stand-ins into a batch: each is pickled and hashed once per call of `Parallel`.
+
+        Returns:
+            Whether any of them names one of the user's modules.
+        """
+        from dask.sizeof import sizeof  # with dask behind it, it is imported when needed
+
+        named = False
+
+        def one(value: Any) -> Any:
+            nonlocal named
+            if sizeof(value) < _SHARED_BYTES:
+                return value
+            known = self._shared.get(id(value))
+            if known is None:
+                known = self._shared[id(value)] = self._share(value)
+            named = named or known.names_modules
+            return known.stand_in
+
+        batch.items = [
+            (func, tuple(map(one, args)), {name: one(value) for name, value in kwargs.items()})
+            for func, args, kwargs in batch.items
+        ]
+        return named
+
+    def _share(self, value: Any) -> _SharedArgument:
+        self._let_go()
+        parts = codec.dumps(value)
+        for part in parts:
+            if len(part) >= _SHARED_BYTES:
+                self.executor.share(part, self._seen)
+        return _SharedArgument(value, parts, Shared(parts), self.executor.names_modules(parts[0]))
+
+    def _let_go(self) -> None:
+        """Forget arguments that nobody else refers to any more: they will not come by again."""
+        for key, known in list(self._shared.items()):
+            # Ours: the dataclass's field, the argument of getrefcount, and buffers of an array (or of its transpose).
+            exporters = [part.obj for part in known.parts if isinstance(part, memoryview)]
+            ours = 2 + sum(known.value is one or known.value is getattr(one, "base", None) for one in exporters)
+            if sys.getrefcount(known.value) <= ours:
+                del self._shared[key]
+                for part in known.parts:
+                    self._seen.discard(part)
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedArgument:
+    """A large argument. `value` keeps its id, and `parts` their addresses, from being given to others."""
+
+    value: Any
+    parts: tuple[Bytes, ...]
+    stand_in: Shared
+    names_modules: bool
 
 
 class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
@@ -68,9 +144,9 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **backend_kwargs)
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._states: weakref.WeakKeyDictionary[Any, _ParallelState] = weakref.WeakKeyDictionary()
-        self._executor: WrenExecutor | None = None
-        self._owns_executor = False
+        self._own: dict[int, WrenExecutor] = {}
         self._shared_from_bytes = 0
         self._batch_size = 1
         self._item_s: float | None = None
@@ -104,11 +180,13 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self._shared_from_bytes = _shared_from(kwargs.get("max_nbytes", "1M"), kwargs.get("mmap_mode", "r"))
         config = self._config({name: value for name, value in kwargs.items() if name not in _JOBLIBS_OWN})
+        if self._pid != os.getpid():  # the process was forked, and what is here is the parent's
+            self._lock, self._pid, self._own = threading.Lock(), os.getpid(), {}
+            self._states = weakref.WeakKeyDictionary()
         with self._lock:
-            if self._executor is None or self._executor._broken or self._executor._max_workers != n_jobs:
-                self._executor = self._open_executor(config, n_jobs)
-        self._executor.refresh_modules()
-        self.parallel = parallel
+            executor = self._open_executor(config, n_jobs)
+            self._states[parallel] = _ParallelState(executor)
+        executor.refresh_modules()
         return n_jobs
 
     def _config(self, more: dict[str, Any]) -> Config:
@@ -119,39 +197,44 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         # Imported when first needed: with its HTTP client it takes longer than everything else here.
         from wren_backends.executor import WrenExecutor, shared_executor
 
-        if self._owns_executor and self._executor is not None:
-            self._executor.shutdown(wait=False)
         initializer = self.backend_kwargs.get("initializer")
-        self._owns_executor = initializer is not None
         if initializer is None:
             return shared_executor(config, n_jobs)
-        return WrenExecutor(n_jobs, initializer, tuple(self.backend_kwargs.get("initargs", ())), config=config)
+        if n_jobs not in self._own or self._own[n_jobs]._broken:
+            initargs = tuple(self.backend_kwargs.get("initargs", ()))
+            self._own[n_jobs] = WrenExecutor(n_jobs, initializer, initargs, config=config)
+        return self._own[n_jobs]
 
-    def submit(self, func: BatchedCalls, callback: Callable[[Future[Any]], Any] | None = None) -> Future[Any]:
+    def submit(self, func: BatchedCalls, callback: BatchCompletionCallBack | None = None) -> Future[Any]:
         """Queue a batch; never raises and never waits, as joblib holds its lock."""
-        executor = self._executor
-        assert executor is not None
-        state = self._state(getattr(callback, "parallel", None) or self.parallel)
+        assert callback is not None, "joblib always passes one"
+        with self._lock:
+            state = self._states[callback.parallel]
+        state.begin(callback.parallel_call_id)
         future: Future[Any] = Future()
         state.futures.add(future)
         future.add_done_callback(state.futures.discard)
-        if callback is not None:
-            future.add_done_callback(callback)
+        future.add_done_callback(callback)
         try:
-            executor.feed(lambda: self._send(executor, state, func, future))
+            state.executor.feed(lambda: self._send(state, func, future))
         except RuntimeError as error:  # shut down meanwhile
             _end(future, error)
         return future
 
-    def _send(self, executor: WrenExecutor, state: _ParallelState, batch: BatchedCalls, future: Future[Any]) -> None:
+    def _send(self, state: _ParallelState, batch: BatchedCalls, future: Future[Any]) -> None:
         """On the feeder thread: pickle and queue. What goes wrong is the future's, or joblib would wait for ever."""
+        if future.cancelled():
+            return
         try:
-            _share_arguments(batch, state)
-            executor.submit_with(
+            name = _name_of(batch)
+            state.executor.submit_with(
                 run_joblib_batch,
                 (batch, self.inner_max_num_threads),
                 {},
                 future=future,
+                name=name,
+                kind=name,
+                needs_modules=_share_arguments(batch, state),
                 seen=state.seen,
                 shared_from_bytes=self._shared_from_bytes,
                 environment=self._thread_limits(),
@@ -164,16 +247,9 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
             return ()
         return tuple((name, str(self.inner_max_num_threads)) for name in self.MAX_NUM_THREADS_VARS)
 
-    def _state(self, parallel: Any) -> _ParallelState:
-        with self._lock:
-            return self._states.setdefault(parallel, _ParallelState())
-
     def retrieve_result_callback(self, out: Future[Any]) -> list[Any]:
         """Results of a batch, or its exception raised; `out` is done."""
-        try:
-            seconds, results = out.result()
-        except SerializationError as error:
-            raise SerializationError(f"Could not pickle the task to send it to the workers: {error}") from error
+        seconds, results = out.result()
         if results:
             each = seconds / len(results)
             self._item_s = each if self._item_s is None else 0.7 * self._item_s + 0.3 * each
@@ -190,23 +266,21 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         """A `Parallel` call begins: what is known of items' durations was another function's."""
         self._batch_size, self._item_s = 1, None
 
-    def stop_call(self) -> None:
-        """A `Parallel` call is over: let go of its arrays."""
-        with self._lock:
-            self._states.pop(self.parallel, None)
-
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Abandon the calls of those `Parallel` calls that are being aborted; the backend stays usable."""
         with self._lock:
-            aborted = [state for one, state in self._states.items() if one is self.parallel or one._aborting]
-        if self._executor is not None:
-            self._executor.abandon([future for state in aborted for future in list(state.futures)])
+            aborted = [state for parallel, state in self._states.items() if parallel._aborting]
+        for state in aborted:
+            state.executor.abandon(list(state.futures))
 
     def terminate(self) -> None:
-        """The last `Parallel` call under this backend is over."""
-        if self._owns_executor and self._executor is not None:
-            self._executor.shutdown(wait=False)
-            self._executor = None
+        """A `Parallel` call is over; executors of our own end with the last one that uses them."""
+        with self._lock:
+            used = {state.executor for one, state in self._states.items() if one._calling or one._managed_backend}
+            idle = [n_jobs for n_jobs, executor in self._own.items() if executor not in used]
+            done = [self._own.pop(n_jobs) for n_jobs in idle]
+        for executor in done:
+            executor.shutdown(wait=False)
 
 
 def _end(future: Future[Any], error: BaseException) -> None:
@@ -221,23 +295,21 @@ def _shared_from(max_nbytes: int | str | None, mmap_mode: str | None) -> int:
     return int(memstr_to_bytes(max_nbytes) if isinstance(max_nbytes, str) else max_nbytes)
 
 
-def _share_arguments(batch: BatchedCalls, state: _ParallelState) -> None:
-    """Pickle large arguments once per `Parallel` call, not per batch, each as blobs of its own."""
-    batch.items = [
-        (func, tuple(_shared(one, state) for one in args), {name: _shared(one, state) for name, one in kwargs.items()})
-        for func, args, kwargs in batch.items
-    ]
+def _share_arguments(batch: BatchedCalls, state: _ParallelState) -> bool:
+    try:
+        return state.share_arguments(batch)
+    except Exception as error:
+        raise SerializationError(
+            f"Could not pickle the task to send it to the workers: a large argument: {type(error).__name__}: {error}"
+        ) from error
 
 
-def _shared(value: Any, state: _ParallelState) -> Any:
-    from dask.sizeof import sizeof
-
-    if sizeof(value) < _SHARED_BYTES:
-        return value
-    known = state.shared.get(id(value))
-    if known is None:
-        known = state.shared[id(value)] = value, Shared(codec.dumps(value))
-    return known[1]
+def _name_of(batch: BatchedCalls) -> str:
+    """How messages name a batch: after its first function."""
+    function = batch.items[0][0] if batch.items else batch
+    function = getattr(function, "function", function)  # scikit-learn wraps each in a `_FuncWrapper`
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
 def register() -> None:

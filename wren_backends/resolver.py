@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import process
 from queue import SimpleQueue
 from typing import Any
@@ -24,15 +25,19 @@ class Resolver:
     """A queue of outcomes and the loop that empties it, for a thread of its own."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Call, Callable[[], None]] | None] = SimpleQueue()
 
     def resolve(self, call: Call, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
         """Queue an outcome whose payload has been fetched."""
-        self._queue.put((call, outcome, parts, frame))
+        self._queue.put((call, lambda: _resolve(call, outcome, parts, frame)))
 
     def fail(self, call: Call, error: BaseException) -> None:
         """Queue an error of our own."""
-        self._queue.put((call, error))
+        self._queue.put((call, lambda: call.future.set_exception(error)))
+
+    def cancel(self, call: Call) -> None:
+        """Queue the cancellation of a call that was never sent."""
+        self._queue.put((call, lambda: _cancel(call)))
 
     def stop(self) -> None:
         """End `run` once everything queued before is done."""
@@ -41,16 +46,27 @@ class Resolver:
     def run(self) -> None:
         """Resolve until stopped."""
         while (item := self._queue.get()) is not None:
+            call, step = item
             try:
-                _fail(*item) if len(item) == 2 else _resolve(*item)
-            except BaseException:  # noqa: BLE001  from a user's callback; a stdlib executor's thread would die of it
-                logger.exception("callback.failed call=%s", item[0].label)
+                step()
+            except BaseException as error:  # noqa: BLE001  from the user's code; whatever it is, nobody may wait for ever
+                _last_resort(call, error)
             # Nothing of a call may be kept alive while this thread waits for the next one.
-            del item
+            del item, call, step
 
 
-def _fail(call: Call, error: BaseException) -> None:
-    call.future.set_exception(error)
+def _cancel(call: Call) -> None:
+    if call.future.cancel():
+        call.future.set_running_or_notify_cancel()
+
+
+def _last_resort(call: Call, error: BaseException) -> None:
+    if call.future.done():
+        logger.error("callback.failed call=%s", call.label, exc_info=error)
+    else:
+        call.future.set_exception(
+            SerializationError(f"{call.label}: its outcome cannot be used here ({type(error).__name__}: {error})")
+        )
 
 
 def _resolve(call: Call, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
@@ -61,15 +77,20 @@ def _resolve(call: Call, outcome: Outcome, parts: list[Bytes], frame: Frame) -> 
         return
     try:
         value = codec.loads([parts[0], *map(bytearray, parts[1:])])  # arrays have to be writable
+        if outcome.kind == "error" and not isinstance(value, BaseException):
+            raise TypeError(f"it unpickles as {type(value).__qualname__}, which is no exception")
     except BaseException as error:  # noqa: BLE001  the user's classes may raise anything
         call.future.set_exception(_unloadable(outcome, where, error))
         return
     if outcome.kind == "value":
         call.future.set_result(value)
         return
-    # As ProcessPoolExecutor does: the remote traceback, as text, is the cause.
-    value.__cause__ = _remote_traceback(outcome.detail)
-    value.add_note(f"raised in {where}")
+    try:
+        # As ProcessPoolExecutor does: the remote traceback, as text, is the cause.
+        value.__cause__ = _remote_traceback(outcome.detail)
+        value.add_note(f"raised in {where}")
+    except Exception as error:  # noqa: BLE001  exceptions may be frozen
+        logger.debug("note.refused call=%s error=%r", call.label, error)
     call.future.set_exception(value)
 
 
@@ -91,16 +112,33 @@ def _remote_traceback(text: str) -> BaseException:
 
 
 def _show(outcome: Outcome) -> None:
-    """Print and warn here what the call printed and warned there."""
+    """Print and warn here what the call printed and warned there; failing to is no reason to lose its outcome."""
     for text, stream in ((outcome.stdout, sys.stdout), (outcome.stderr, sys.stderr)):
         if text and stream is not None:
-            stream.write(text)
-            stream.flush()
+            try:
+                _write(stream, text)
+            except Exception as error:  # noqa: BLE001  the stream may be closed, or anything that has `write`
+                logger.warning("output.lost characters=%d error=%r", len(text), error)
     for module, name, text, filename, line in outcome.caught:
         try:
-            warnings.warn_explicit(text, _category(module, name), filename, line)
-        except Warning as warning:  # a filter says "error", but there is no frame of the user's to raise it in
+            warnings.warn_explicit(_warning(_category(module, name), text), None, filename, line)
+        except Exception as warning:  # noqa: BLE001  a filter says "error", but there is no frame of the user's for it
             logger.warning("warning.suppressed category=%s text=%s", type(warning).__name__, warning)
+
+
+def _write(stream: Any, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
+    stream.flush()
+
+
+def _warning(category: type[Warning], text: str) -> Warning:
+    """A warning of that class, without its `__init__`, which may want what did not travel."""
+    made = category.__new__(category, text)
+    made.args = (text,)
+    return made
 
 
 def _category(module: str, name: str) -> type[Warning]:

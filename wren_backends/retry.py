@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
@@ -60,37 +61,39 @@ class Window:
         self._deaf_until = next_start
         return True
 
-    def succeeded(self) -> None:
-        """An invocation was accepted and ran."""
-        if self._size < self.limit:
+    def succeeded(self, in_flight: int) -> None:
+        """An invocation was accepted and ran, with `in_flight` at once, itself included."""
+        if self._size < self.limit and in_flight >= self.size:
             self._size = min(float(self.limit), self._size + max(1.0, self._size) ** -0.5)
 
 
 @dataclass
 class Durations:
-    """What is known of how long one function's calls take, in seconds.
+    """What is known of how long one kind of calls takes, in seconds.
 
     Attributes:
-        mean_s: Exponentially weighted mean of calls' wall time in the worker; None before the first is known.
-        overhead_s: The same of what an invocation took beyond its calls: what carrying several together saves.
+        call_s: What a call has to be expected to take: the longest seen of late. Means would let a long call hide among
+            short ones, and others wait behind it.
+        overhead_s: Weighted mean of what an invocation took beyond its calls: what carrying several together saves.
         grown_to: Calls that an invocation has carried so far; a size is at most doubled at a time.
     """
 
-    mean_s: float | None = None
+    call_s: float | None = None
     overhead_s: float = 0.0
     grown_to: int = 1
 
     _WEIGHT = 0.3
+    _FORGET = 0.8
 
-    def learn(self, calls: int, calls_s: float, invocation_s: float) -> None:
-        """An invocation carried `calls` calls that ran `calls_s` in all and was back after `invocation_s`."""
-        each, overhead = calls_s / calls, max(0.0, invocation_s - calls_s)
-        if self.mean_s is None:
-            self.mean_s, self.overhead_s = each, overhead
+    def learn(self, seconds: Collection[float], took_s: float) -> None:
+        """An invocation whose calls took `seconds` each was back after `took_s`."""
+        overhead = max(0.0, took_s - sum(seconds))
+        if self.call_s is None:
+            self.call_s, self.overhead_s = max(seconds), overhead
         else:
-            self.mean_s += self._WEIGHT * (each - self.mean_s)
+            self.call_s = max(*seconds, self._FORGET * self.call_s)
             self.overhead_s += self._WEIGHT * (overhead - self.overhead_s)
-        self.grown_to = max(self.grown_to, calls)
+        self.grown_to = max(self.grown_to, len(seconds))
 
 
 def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Durations) -> int:
@@ -105,10 +108,10 @@ def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Dura
         free: Invocations that may be started now.
         window: Invocations that may be in flight in all.
         limit: The most that one invocation may carry.
-        known: Durations of this function's calls.
+        known: Durations of this kind of calls.
     """
-    if waiting <= free or known.mean_s is None:
+    if waiting <= free or known.call_s is None:
         return 1
-    cheap = limit if known.mean_s <= 0 else known.overhead_s / known.mean_s
-    share = math.ceil(waiting / max(1, min(window, 2 * free)))
+    cheap = limit if known.call_s <= 0 else known.overhead_s / known.call_s
+    share = math.ceil(waiting / window)
     return max(1, min(int(cheap), share, 2 * known.grown_to, limit))

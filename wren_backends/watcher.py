@@ -17,6 +17,7 @@ from wren_backends.retry import poll_delay_s
 _FAILURE_POLL_S = 1.0
 _CLOCK_SKEW = timedelta(minutes=2)
 _GETS_AT_ONCE = 64
+_OUTAGE_S = 60.0
 
 T = TypeVar("T")
 
@@ -57,25 +58,32 @@ class Watcher:
         self._journal = journal
         # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html gives the keys' form
         self._failures = f"aws/lambda/async/{function}/"
-        self._since = datetime.now(UTC) - _CLOCK_SKEW
+        self._start_after = self._failure_key(datetime.now(UTC) - _CLOCK_SKEW)
+        self._failures_due = 0.0
         self._seen: set[str] = set()
-        self._waiting: dict[int, asyncio.Future[memoryview]] = {}
+        self._failed: dict[tuple[int, int], AsyncInvocationFailed] = {}
+        self._waiting: dict[int, tuple[int, asyncio.Future[memoryview]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
 
-    async def watch(self, seq: int, deadline_s: float) -> memoryview:
+    async def watch(self, seq: int, attempt: int, deadline_s: float) -> memoryview:
         """The committed frame whose first call is `seq`, as soon as it is there.
 
         Args:
             seq: The call.
+            attempt: Which attempt at it is out: Lambda's record of an earlier one's failure means nothing now.
             deadline_s: How long to wait at most, in seconds.
 
         Raises:
             TimeoutError: It did not come in time.
             AsyncInvocationFailed: Lambda says that it will not come.
-            ObjectStoreError: S3 could not be asked.
+            ObjectStoreError: S3 could not be asked for a minute.
         """
-        found = self._waiting[seq] = asyncio.get_running_loop().create_future()
+        known = self._failed.pop((seq, attempt), None)
+        if known is not None:
+            raise known
+        found = asyncio.get_running_loop().create_future()
+        self._waiting[seq] = attempt, found
         self._more.set()
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._poll())
@@ -95,18 +103,18 @@ class Watcher:
 
     async def _poll(self) -> None:
         idle = 0
-        failures_due = 0.0
         loop = asyncio.get_running_loop()
+        answered = loop.time()
         while self._waiting:
             self._more.clear()
             try:
-                found = await self._poll_outcomes()
-                if self._root is not None and loop.time() >= failures_due:
-                    found += await self._poll_failures(self._root)
-                    failures_due = loop.time() + _FAILURE_POLL_S
-            except ObjectStoreError as error:
-                self._fail_all(error)
-                return
+                found = await self._look(loop.time())
+                answered = loop.time()
+            except Exception as error:  # noqa: BLE001  it is told to everybody who waits
+                if not isinstance(error, ObjectStoreError) or loop.time() - answered > _OUTAGE_S:
+                    self._fail_all(error)
+                    return
+                found = 0
             self._journal.say("job.polled", found=found, waiting=len(self._waiting))
             idle = 0 if found else idle + 1
             with contextlib.suppress(TimeoutError):
@@ -114,8 +122,15 @@ class Watcher:
                 await asyncio.wait_for(self._more.wait(), poll_delay_s(idle))
                 idle = min(idle, 1)
 
-    def _fail_all(self, error: ObjectStoreError) -> None:
-        for future in self._waiting.values():
+    async def _look(self, now: float) -> int:
+        found = await self._poll_outcomes()
+        if self._root is not None and now >= self._failures_due:
+            found += await self._poll_failures(self._root)
+            self._failures_due = now + _FAILURE_POLL_S
+        return found
+
+    def _fail_all(self, error: Exception) -> None:
+        for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)
 
@@ -126,38 +141,48 @@ class Watcher:
         async for key in self._store.list_async(outcome_folder(self._job_id), start_after):
             name = key.rsplit("/", 1)[1]
             seq = int(name) if name.isdecimal() else -1
-            if seq in self._waiting and not self._waiting[seq].done():
+            if seq in self._waiting and not self._waiting[seq][1].done():
                 due.append(seq)
         await _gather(self._fetch(seq) for seq in due)
         return len(due)
 
     async def _fetch(self, seq: int) -> None:
         data = await self._store.get_async(outcome_key(self._job_id, seq))
-        future = self._waiting.get(seq)
+        _, future = self._waiting.get(seq, (0, None))
         if future is not None and not future.done():
             future.set_result(data)
 
     async def _poll_failures(self, root: ObjectStore) -> int:
-        start_after = self._failures + self._since.strftime("%Y/%m/%d/%Y-%m-%dT%H.%M.%S")
-        fresh = [key async for key in root.list_async(self._failures, start_after) if key not in self._seen]
-        self._seen.update(fresh)
-        return sum(await _gather(self._read_failure(root, key) for key in fresh))
+        since = datetime.now(UTC) - _CLOCK_SKEW
+        keys = [key async for key in root.list_async(self._failures, self._start_after)]
+        fresh = [key for key in keys if key not in self._seen]
+        found = sum(await _gather(self._read_failure(root, key) for key in fresh))
+        self._start_after = self._failure_key(since)
+        self._seen = {key for key in keys if key > self._start_after}
+        return found
+
+    def _failure_key(self, at: datetime) -> str:
+        return self._failures + at.strftime("%Y/%m/%d/%Y-%m-%dT%H.%M.%S")
 
     async def _read_failure(self, root: ObjectStore, key: str) -> bool:
+        """Tell whoever waits for the call that a record names; keep it if nobody does so yet."""
         try:
             record = json.loads(bytes(await root.get_async(key)))
             request = record["requestPayload"]
-            seq = request["calls"][0][0] if request["job"] == self._job_id else None
+            if request["job"] != self._job_id:
+                return False
+            seq, attempt = int(request["calls"][0][0]), int(request["attempt"])
             context = record["requestContext"]
-            failed = AsyncInvocationFailed(
-                json.dumps(record.get("responsePayload")).encode(), str(context["requestId"]), str(context["condition"])
-            )
+            body = json.dumps(record.get("responsePayload")).encode()
+            failed = AsyncInvocationFailed(body, str(context["requestId"]), str(context["condition"]))
         except (MissingObjectError, ValueError, KeyError, TypeError, IndexError):
             return False  # not one of ours
-        future = self._waiting.get(seq) if isinstance(seq, int) else None
-        if future is None or future.done():
+        awaited, future = self._waiting.get(seq, (0, None))
+        if future is None or awaited != attempt:
+            self._failed[seq, attempt] = failed
             return False
-        future.set_exception(failed)
+        if not future.done():
+            future.set_exception(failed)
         return True
 
 
