@@ -113,7 +113,8 @@ class Blobs:
                 data = bytes(data)
                 digest = codec.digest(data)
             with self._lock:
-                self._uploads.setdefault(digest, _Upload(data, kept))
+                upload = self._uploads.setdefault(digest, _Upload(data, kept))
+                upload.data = data
                 self._trim()
         return BlobRef(digest, len(data))
 

@@ -1,0 +1,162 @@
+"""Settings come from the strongest source that has them, and a bad one says where it stands."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from wren_backends import Config, ConfigError
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Write files into the working directory, or for the user's own into `user`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write
+
+
+def test_defaults_stand_where_nothing_is_set(files):
+    assert Config.load() == Config()
+
+
+SOURCES = ["argument", "environment", "wren.toml", "pyproject.toml", "user"]
+
+
+@pytest.mark.parametrize("strongest", SOURCES)
+def test_each_source_beats_the_weaker_ones(files, monkeypatch, strongest):
+    present = SOURCES[SOURCES.index(strongest) :]
+    if "wren.toml" in present:
+        files("wren.toml", 'prefix = "from-wren.toml"')
+    if "pyproject.toml" in present:
+        files("pyproject.toml", '[tool.wren]\nprefix = "from-pyproject.toml"')
+    if "user" in present:
+        files("user/wren/wren.toml", 'prefix = "from-user"')
+    if "environment" in present:
+        monkeypatch.setenv("WREN_PREFIX", "from-environment")
+    arguments = {"prefix": "from-argument"} if "argument" in present else {}
+    assert Config.load(**arguments).prefix == f"from-{strongest}"
+
+
+def test_sources_add_up(files, monkeypatch):
+    files("wren.toml", 'bucket = "b"\ntimeout_s = 7')
+    monkeypatch.setenv("WREN_TIMEOUT_S", "8")
+    config = Config.load(mode="s3")
+    assert (config.bucket, config.timeout_s, config.mode) == ("b", 8, "s3")
+
+
+def test_user_file_lies_in_dot_config_without_xdg(files, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    files("home/.config/wren/wren.toml", "retries = 4")
+    assert Config.load().retries == 4
+
+
+def test_none_and_an_empty_variable_count_as_not_given(files, monkeypatch):
+    files("wren.toml", "retries = 4")
+    monkeypatch.setenv("WREN_RETRIES", "")
+    assert Config.load(retries=None).retries == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("MAX_WORKERS", "12", 12),
+        ("RETRY_BUDGET_S", "2.5", 2.5),
+        ("FORWARD_OUTPUT", "no", False),
+        ("FORWARD_OUTPUT", "TRUE", True),
+        ("REGION", "eu-central-1", "eu-central-1"),
+    ],
+)
+def test_variables_are_converted(files, monkeypatch, name, text, value):
+    monkeypatch.setenv(f"WREN_{name}", text)
+    found = getattr(Config.load(), name.lower())
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_an_integer_serves_as_a_float(files):
+    assert Config.load(retry_budget_s=5).retry_budget_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_workers", 0),
+        ("max_workers", "many"),
+        ("max_workers", 1.5),
+        ("max_workers", True),
+        ("max_workers", float("inf")),
+        ("max_attempts", -1),
+        ("retry_budget_s", float("nan")),
+        ("retry_budget_s", -0.1),
+        ("forward_output", "perhaps"),
+        ("forward_output", 1),
+        ("mode", "carrier pigeon"),
+        ("cloud", "azure"),
+        ("bucket", 7),
+        ("memory_mb", 64),
+        ("timeout_s", [1]),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(files, name, value):
+    with pytest.raises(ConfigError, match=name):
+        Config.load(**{name: value})
+
+
+def test_an_unknown_argument_is_refused(files):
+    with pytest.raises(ConfigError, match=r"argument: there is no setting 'max_worker'; there are .*max_workers"):
+        Config.load(max_worker=3)
+
+
+@pytest.mark.parametrize("text", ["retries = 'many'", "no_such_setting = 1", "retries = "])
+def test_an_error_in_wren_toml_names_the_file(files, text):
+    files("wren.toml", text)
+    with pytest.raises(ConfigError, match=r"wren\.toml"):
+        Config.load()
+
+
+@pytest.mark.parametrize(
+    "text", ["[tool.wren]\nretries = 'many'", "[tool.wren]\nno_such_setting = 1", "[tool]\nwren = 3", "tool = 3"]
+)
+def test_an_error_in_pyproject_names_the_file(files, text):
+    files("pyproject.toml", text)
+    with pytest.raises(ConfigError, match=r"pyproject\.toml"):
+        Config.load()
+
+
+def test_an_error_in_the_users_file_names_its_path(files, tmp_path):
+    files("user/wren/wren.toml", "retries = 'many'")
+    with pytest.raises(ConfigError) as caught:
+        Config.load()
+    assert str(tmp_path / "user" / "wren" / "wren.toml") in str(caught.value)
+
+
+def test_an_error_in_the_environment_says_so(files, monkeypatch):
+    monkeypatch.setenv("WREN_RETRIES", "many")
+    with pytest.raises(ConfigError, match=r"environment.*retries.*'many'"):
+        Config.load()
+
+
+def test_an_unreadable_file_is_no_traceback_of_ours(files, tmp_path):
+    (tmp_path / "wren.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"wren\.toml cannot be read"):
+        Config.load()
+
+
+def test_config_is_frozen_and_hashable():
+    assert hash(Config()) == hash(Config())
+    with pytest.raises(FrozenInstanceError):
+        Config().mode = "s3"
+
+
+def test_table_has_every_setting():
+    table = Config.table()
+    for one in fields(Config):
+        assert f"| `{one.name}` | `WREN_{one.name.upper()}` |" in table
+    assert len(table.splitlines()) == len(fields(Config)) + 2
