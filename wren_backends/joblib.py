@@ -7,12 +7,14 @@ of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from joblib import register_parallel_backend
@@ -269,8 +271,9 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Abandon the calls of those `Parallel` calls that are being aborted; the backend stays usable."""
         with self._lock:
-            aborted = [state for parallel, state in self._states.items() if parallel._aborting]
-        for state in aborted:
+            aborted = [(parallel, state) for parallel, state in self._states.items() if parallel._aborting]
+        for parallel, state in aborted:
+            _clear(parallel._ready_batches)
             state.executor.abandon(list(state.futures))
 
     def terminate(self) -> None:
@@ -281,6 +284,13 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
             done = [self._own.pop(n_jobs) for n_jobs in idle]
         for executor in done:
             executor.shutdown(wait=False)
+
+
+def _clear(ready: Queue[Any]) -> None:
+    """Drop the batches that joblib had cut but not sent: joblib 1.6 would run them in the `Parallel`'s next call."""
+    with contextlib.suppress(Empty):
+        while True:
+            ready.get_nowait()
 
 
 def _end(future: Future[Any], error: BaseException) -> None:
