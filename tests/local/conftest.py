@@ -74,3 +74,9 @@ def function(lambda_client, request):
     yield create
     for name in names:
         lambda_client.delete_function(FunctionName=name)
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch, tmp_path):
+    """These tests start and stop shared clouds: not the one that the other tests share."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -16,9 +16,11 @@ OPTIONS = CloudOptions(account_concurrency=2, idle_ttl_s=0.5, invoke_latency_ms=
 
 
 @pytest.fixture(scope="module")
-def small_cloud(clean_surroundings):
-    yield local_cloud.start_shared(OPTIONS)
-    local_cloud.stop_shared()
+def small_cloud(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield local_cloud.start_shared(OPTIONS)
+        local_cloud.stop_shared()
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ def error_round_trip(error):
         (TwoArgumentsError(3, text="t"), "args", ("3: t",)),
         (KeywordOnlyError(text="t"), "text", "t"),
         (OSError(2, "gone", "file"), "filename", "file"),
-        (UnicodeDecodeError("utf-8", b"x", 0, 1, "why"), "reason", "why"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "why"), "args", ("utf-8", b"x", 0, 1, "why")),
     ],
 )
 def test_exceptions_round_trip(error, attribute, value):
