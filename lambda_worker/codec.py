@@ -186,7 +186,7 @@ def unseal(data: Bytes, key: bytes, job_id: str) -> Frame:
     body = view[_TAG_BYTES:]
     (length,) = _HEADER.unpack_from(body)
     try:
-        header = json.loads(bytes(body[_HEADER.size : _HEADER.size + length]))
+        header = json.loads(str(body[_HEADER.size : _HEADER.size + length], "utf-8"))
         reader = _Reader(body[_HEADER.size + length :])
         frame = Frame(
             job_id=header["job"],

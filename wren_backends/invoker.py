@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
+from yarl import URL
 
 from wren_backends.connection import Connection
 from wren_backends.signing import Signer
@@ -64,12 +65,14 @@ class Invoker:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
-        self._signer = Signer(self._url, "lambda", connection.region, connection.credentials)
+        url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
+        self._url = URL(url, encoded=True)
+        self._signer = Signer(url, "lambda", connection.region, connection.credentials)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=_socket),
+            # One timer for each request: a limit on reads would be set anew with every packet.
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=connection.timeout_s + _REPLY_MARGIN_S
+                total=connection.timeout_s + _REPLY_MARGIN_S, sock_connect=_CONNECT_TIMEOUT_S
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -72,13 +72,14 @@ class Durations:
     """What is known of how long one kind of calls takes, in seconds.
 
     Attributes:
-        call_s: What a call has to be expected to take: the longest seen of late. Means would let a long call hide among
-            short ones, and others wait behind it.
+        mean_s: Weighted mean of calls' wall time in the worker; None before the first is known.
+        slowest_s: The longest call of late. A mean alone would let a long call hide among short ones.
         overhead_s: Weighted mean of what an invocation took beyond its calls: what carrying several together saves.
         grown_to: Calls that an invocation has carried so far; a size is at most doubled at a time.
     """
 
-    call_s: float | None = None
+    mean_s: float | None = None
+    slowest_s: float = 0.0
     overhead_s: float = 0.0
     grown_to: int = 1
 
@@ -87,21 +88,22 @@ class Durations:
 
     def learn(self, seconds: Collection[float], took_s: float) -> None:
         """An invocation whose calls took `seconds` each was back after `took_s`."""
-        overhead = max(0.0, took_s - sum(seconds))
-        if self.call_s is None:
-            self.call_s, self.overhead_s = max(seconds), overhead
+        mean, overhead = sum(seconds) / len(seconds), max(0.0, took_s - sum(seconds))
+        if self.mean_s is None:
+            self.mean_s, self.overhead_s = mean, overhead
         else:
-            self.call_s = max(*seconds, self._FORGET * self.call_s)
+            self.mean_s += self._WEIGHT * (mean - self.mean_s)
             self.overhead_s += self._WEIGHT * (overhead - self.overhead_s)
+        self.slowest_s = max(*seconds, self._FORGET * self.slowest_s)
         self.grown_to = max(self.grown_to, len(seconds))
 
 
 def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Durations) -> int:
     """How many waiting calls the next invocation carries.
 
-    One each while there are slots for all, and while nothing is known about their duration. Otherwise as many as cost
-    together about what their own round trips would (so that none waits behind others for longer than it would have
-    waited for its slot), at most twice as many as ever before, and at most an even share of what waits.
+    One each while there are slots for all, and while nothing is known about their duration. Otherwise as many as take,
+    with a slow one among them, about as long as a round trip costs (so that none waits behind others for longer than it
+    would have waited for its slot), at most twice as many as ever before, and at most an even share of what waits.
 
     Args:
         waiting: Calls that wait.
@@ -110,8 +112,11 @@ def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Dura
         limit: The most that one invocation may carry.
         known: Durations of this kind of calls.
     """
-    if waiting <= free or known.call_s is None:
+    if waiting <= free or known.mean_s is None:
         return 1
-    cheap = limit if known.call_s <= 0 else known.overhead_s / known.call_s
+    spare_s = known.overhead_s - known.slowest_s
+    if spare_s < 0:
+        return 1
+    cheap = 1 + int(min(limit, spare_s / known.mean_s)) if known.mean_s > 0 else limit
     share = math.ceil(waiting / window)
-    return max(1, min(int(cheap), share, 2 * known.grown_to, limit))
+    return max(1, min(cheap, share, 2 * known.grown_to, limit))

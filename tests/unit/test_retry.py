@@ -99,12 +99,13 @@ def test_window_does_not_grow_while_it_is_not_full():
     assert window.size == 14
 
 
-def test_durations_learn_the_longest_call_and_a_mean_overhead():
+def test_durations_learn_means_and_the_slowest_call():
     known = Durations()
     known.learn([0.25, 0.75], took_s=1.5)
-    assert (known.call_s, known.overhead_s, known.grown_to) == (0.75, 0.5, 2)
+    assert (known.mean_s, known.slowest_s, known.overhead_s, known.grown_to) == (0.5, 0.75, 0.5, 2)
     known.learn([1.5], took_s=1.5)
-    assert known.call_s == 1.5
+    assert known.slowest_s == 1.5
+    assert 0.5 < known.mean_s < 1.5
     assert 0 < known.overhead_s < 0.5
     assert known.grown_to == 2
 
@@ -114,7 +115,7 @@ def test_a_long_call_is_forgotten_when_only_short_ones_follow():
     known.learn([1.0], took_s=1.0)
     for _ in range(60):
         known.learn([0.001], took_s=0.002)
-    assert known.call_s < 0.002
+    assert known.slowest_s < 0.002
 
 
 def test_overhead_is_never_negative():
@@ -123,7 +124,7 @@ def test_overhead_is_never_negative():
     assert known.overhead_s == 0
 
 
-SHORT = {"call_s": 0.001, "overhead_s": 1.0}
+SHORT = {"mean_s": 0.001, "slowest_s": 0.01, "overhead_s": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,19 @@ SHORT = {"call_s": 0.001, "overhead_s": 1.0}
         (3, 5, Durations(**SHORT, grown_to=64), 1),  # a slot for each
         (5, 5, Durations(**SHORT, grown_to=64), 1),
         (1000, 1, Durations(), 1),  # nothing is known
-        (1000, 1, Durations(call_s=10.0, overhead_s=0.01, grown_to=64), 1),  # long calls never wait behind others
+        (
+            1000,
+            1,
+            Durations(mean_s=10.0, slowest_s=10.0, overhead_s=0.01, grown_to=64),
+            1,
+        ),  # long calls never wait behind others
         (1000, 1, Durations(**SHORT, grown_to=1), 2),  # at most doubled
         (1000, 1, Durations(**SHORT, grown_to=64), 128),
         (100, 1, Durations(**SHORT, grown_to=64), 25),  # an even share
         (10_000, 1, Durations(**SHORT, grown_to=10_000), 500),  # the limit
-        (10_000, 1, Durations(call_s=0.1, overhead_s=1.0, grown_to=64), 10),  # as many as their round trips would cost
-        (10_000, 1, Durations(call_s=0.0, overhead_s=0.0, grown_to=64), 128),
+        (1000, 1, Durations(mean_s=0.01, slowest_s=2.0, overhead_s=1.0, grown_to=64), 1),  # one of them may be long
+        (10_000, 1, Durations(mean_s=0.125, slowest_s=0.125, overhead_s=1.0, grown_to=64), 8),  # a round trip's worth
+        (10_000, 1, Durations(mean_s=0.0, grown_to=64), 128),
     ],
 )
 def test_calls_to_carry(waiting, free, known, expected):
@@ -149,6 +156,6 @@ def test_calls_to_carry_is_always_within_its_bounds():
     rng = Random(1)
     for _ in range(2000):
         waiting, window, limit = rng.randint(1, 5000), rng.randint(1, 100), rng.randint(1, 300)
-        known = Durations(rng.choice([None, 0.0, rng.random()]), rng.random() * 10, rng.randint(1, 300))
+        known = Durations(rng.choice([None, 0.0, rng.random()]), rng.random(), rng.random() * 10, rng.randint(1, 300))
         carried = calls_to_carry(waiting, rng.randint(1, window), window, limit, known)
         assert 1 <= carried <= min(limit, waiting)
