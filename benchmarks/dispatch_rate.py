@@ -6,7 +6,6 @@ The stand-in is a process of its own that checks nothing and runs nothing, so th
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import multiprocessing
 import resource
@@ -101,12 +100,6 @@ def main() -> None:
     )
     rows = [("signed HTTP requests alone", *asyncio.run(http_alone(connection)), CALLS)]
     rows.append(("one call per invocation", *through_the_engine(connection, 1)))
-    default = gc.get_threshold()
-    # Twenty thousand futures are a large heap, which Python's full collections walk again and again. dask's scheduler
-    # raises its thresholds for the same reason (dask/distributed#1653).
-    gc.set_threshold(10_000, default[1], default[2])
-    rows.append(("... with gc.set_threshold(10_000)", *through_the_engine(connection, 1)))
-    gc.set_threshold(*default)
     rows.append(("up to 1,000 per invocation", *through_the_engine(connection, 1000)))
     server.terminate()
     server.join()

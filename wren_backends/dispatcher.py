@@ -34,7 +34,7 @@ from typing import Any
 from lambda_worker import codec
 from lambda_worker.objects import ObjectStore, ObjectStoreError
 from lambda_worker.protocol import EVENT_BUDGET_BYTES, Frame, Outcome
-from wren_backends import faults
+from wren_backends import collector, faults
 from wren_backends.blobs import Blobs
 from wren_backends.calls import Call, Group, event_size
 from wren_backends.carrier import Carrier, Initializer, Trip
@@ -56,6 +56,9 @@ from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
 from wren_backends.schedule import Schedule, again
 from wren_backends.watcher import Watcher
+
+_MANY = 64
+"""Invocations in flight from which on the garbage collector is minded."""
 
 _REGROUPED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
 """Ends of an environment that one of several calls brought about: each of them deserves an environment of its own."""
@@ -118,6 +121,7 @@ class Dispatcher:
         self._throttles = 0
         self._starved_since: float | None = None
         self._paused_until = 0.0
+        self._relaxed = False
 
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
@@ -244,6 +248,8 @@ class Dispatcher:
             logger.critical("dispatcher.crashed job=%s", self.job_id, exc_info=error)
             self._give_up(BrokenWrenExecutor(f"the dispatcher of job {self.job_id} crashed: {error!r}"))
         finally:
+            if self._relaxed:
+                collector.restore()
             self._resolver.stop()
             self.journal.close()
             with _live_lock:
@@ -305,6 +311,13 @@ class Dispatcher:
             task = self._loop.create_task(self._carry(group, self._started))
             self._tasks[task] = group
             task.add_done_callback(self._on_carried)
+        self._mind_collector()
+
+    def _mind_collector(self) -> None:
+        many = len(self._tasks) >= (_MANY // 2 if self._relaxed else _MANY)
+        if many != self._relaxed:
+            self._relaxed = many
+            collector.relax() if many else collector.restore()
 
     def _drop_waiting(self) -> None:
         """Cancellations run the users' callbacks, so they are the resolver's work."""
