@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 import threading
 import uuid
 import warnings
@@ -34,6 +35,12 @@ from lambda_worker.runner import RefusedEventError, Runner
 SECRET = b"s" * 32
 JOB = "j-1"
 KEY = codec.job_key(SECRET, JOB)
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_directory(monkeypatch, tmp_path):
+    """An execution environment has its own, which ends with it; here it is the test's."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 class World:
