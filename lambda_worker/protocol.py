@@ -30,17 +30,13 @@ PRELOAD_VARIABLE = "WREN_PRELOAD"
 IN_WORKER_VARIABLE = "WREN_IN_WORKER"
 """Set to "1" inside an execution environment, so that nested parallelism does not burst again."""
 
-SYNC_PAYLOAD_LIMIT_BYTES = 6 * 1024 * 1024
-"""Largest request and response of a RequestResponse invocation (AWS Lambda quotas: "invocation payload")."""
-
-ASYNC_PAYLOAD_LIMIT_BYTES = 1024 * 1024
-"""Largest request of an Event invocation (AWS Lambda quotas: "invocation payload", 1 MB since October 2025)."""
-
 FRAME_BUDGET_BYTES = 4 * 1024 * 1024
-"""Inline bytes of a frame in a reply: Base64 makes 4/3 of it, which leaves 0.6 MB of the 6 MB for everything else."""
+"""Inline bytes of a frame in a reply: Base64 makes 4/3 of it, which leaves room in the 6 MB that Lambda allows a
+synchronous response (AWS Lambda quotas, "invocation payload")."""
 
 EVENT_BUDGET_BYTES: Mapping[str, int] = {"direct": 4 * 1024 * 1024, "s3": 700 * 1024}
-"""Inline bytes of an event by mode: after Base64 they stay below the limits above."""
+"""Inline bytes of an event by mode: after Base64 they stay below the 6 MB of a synchronous invocation and the 1 MB of
+an asynchronous one (AWS Lambda quotas, "invocation payload"; 1 MB since October 2025)."""
 
 Mode = Literal["direct", "s3"]
 
