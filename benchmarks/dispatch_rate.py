@@ -13,14 +13,14 @@ import time
 from typing import Any
 
 from _tables import show
-from aiohttp import web
 from botocore.credentials import Credentials
 
 from lambda_worker import codec
-from lambda_worker.protocol import Event, Frame, Outcome, Reply, WireCall
+from lambda_worker.protocol import EVENT_BUDGET_BYTES, Event, Frame, Outcome, Reply, WireCall
 from wren_backends import Config, WrenExecutor
 from wren_backends.connection import Connection
 from wren_backends.invoker import Invoker
+from wren_backends.local.http11 import Request, start_server
 
 ANSWER_AFTER_S, AT_ONCE, CALLS = 0.05, 1000, 20_000
 KEY = bytes(32)
@@ -30,16 +30,17 @@ def serve(port: Any) -> None:
     """Answer every invocation with the value None."""
     payload = codec.dumps(None)
 
-    async def invoke(request: web.BaseRequest) -> web.StreamResponse:
-        event = json.loads(await request.read())
+    async def invoke(request: Request) -> None:
+        event = json.loads(await request.read_body(EVENT_BUDGET_BYTES["direct"]))
         outcomes = tuple(Outcome(call[0], "value", payload) for call in event["calls"])
         frame = Frame(event["job"], outcomes, "request", "stream", "environment", 1)
         await asyncio.sleep(ANSWER_AFTER_S)
-        return web.json_response(Reply(codec.seal(frame, codec.job_key(KEY, event["job"]))).to_json())
+        reply = Reply(codec.seal(frame, codec.job_key(KEY, event["job"]))).to_json()
+        request.respond(200, {"content-type": "application/json"}, json.dumps(reply).encode())
 
     async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(web.Server(invoke, access_log=None), "127.0.0.1", 0)
-        port.send(server.sockets[0].getsockname()[1])
+        server, number = await start_server(invoke)
+        port.send(number)
         await server.serve_forever()
 
     asyncio.run(run())

@@ -33,7 +33,7 @@ class Signer:
         self._scope = f"{region}/{service}/aws4_request"
         self._region, self._service = region, service
         self._credentials = credentials
-        self._derived: tuple[str, str, bytes] = ("", "", b"")
+        self._derived: tuple[str, str, hmac.HMAC] | None = None
 
     def sign(self, body: bytes, headers: dict[str, str], now: datetime | None = None) -> dict[str, str]:
         """Headers to send with `body`: those given, which become part of the signature, and AWS's own.
@@ -54,17 +54,19 @@ class Signer:
         request = f"POST\n{self._path}\n\n{lines}\n{joined}\n{hashlib.sha256(body).hexdigest()}"
         scope = f"{at[:8]}/{self._scope}"
         text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        signature = hmac.digest(self._key(at[:8], found.secret_key), text.encode(), "sha256").hex()
+        mac = self._keyed(at[:8], found.secret_key).copy()
+        mac.update(text.encode())
+        signature = mac.hexdigest()
         signed["authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={found.access_key}/{scope}, SignedHeaders={joined}, Signature={signature}"
         )
         return signed
 
-    def _key(self, day: str, secret: str) -> bytes:
-        """The signing key of a day, derived once."""
-        if self._derived[:2] != (day, secret):
+    def _keyed(self, day: str, secret: str) -> hmac.HMAC:
+        """A MAC under the signing key of a day, to be copied: unlike `hmac.digest`, that keeps Python's lock."""
+        if self._derived is None or self._derived[:2] != (day, secret):
             key = f"AWS4{secret}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            self._derived = day, secret, key
+            self._derived = day, secret, hmac.new(key, digestmod="sha256")
         return self._derived[2]
