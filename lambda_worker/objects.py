@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -16,7 +17,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from lambda_worker.codec import verify
-from lambda_worker.protocol import BlobRef, Bytes
+from lambda_worker.protocol import BlobRef, Bytes, ProtocolError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as AnyStore
@@ -36,6 +37,21 @@ class ObjectStoreError(Exception):
 
 class MissingObjectError(ObjectStoreError):
     """There is no such object (or no such bucket)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing says of an object.
+
+    Attributes:
+        key: Its key, below the store's prefix.
+        size: Its length in bytes.
+        modified: When it was last written, by the clock of S3, to the second.
+    """
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class ObjectStore:
@@ -108,6 +124,25 @@ class ObjectStore:
         with self._errors("GET", key):
             return memoryview(await (await obstore.get_async(self._store, key)).bytes_async())
 
+    async def get_small_async(self, key: str, limit_bytes: int) -> tuple[memoryview, ObjectInfo]:
+        """Content of an object that somebody else may have written, with what a listing would say of it.
+
+        Args:
+            key: Its key.
+            limit_bytes: One that is larger is not read.
+
+        Raises:
+            ProtocolError: It is larger.
+            MissingObjectError: There is none.
+            ObjectStoreError: S3 did not answer.
+        """
+        with self._errors("GET", key):
+            response = await obstore.get_async(self._store, key)
+            info = ObjectInfo(key, response.meta["size"], response.meta["last_modified"])
+            if info.size > limit_bytes:
+                raise ProtocolError(f"{self.where}/{key} has {info.size} bytes, more than the {limit_bytes} allowed")
+            return memoryview(await response.bytes_async()), info
+
     def create(self, key: str, data: bytes) -> bool:
         """Put an object unless there is one (`If-None-Match: *`); returns whether this call made it."""
         with self._errors("PUT", key):
@@ -116,6 +151,11 @@ class ObjectStore:
             except AlreadyExistsError:
                 return False
         return True
+
+    async def put_async(self, key: str, data: bytes) -> None:
+        """Put a small object, in place of what is there; raises ObjectStoreError."""
+        with self._errors("PUT", key):
+            await obstore.put_async(self._store, key, data, use_multipart=False)
 
     def get_blob(self, ref: BlobRef) -> memoryview:
         """Content of a blob, authenticated.
@@ -164,10 +204,15 @@ class ObjectStore:
 
     async def list_async(self, prefix: str, start_after: str | None = None) -> AsyncIterator[str]:
         """Keys below `prefix` in order, from the first after `start_after` on."""
+        async for one in self.list_info_async(prefix, start_after):
+            yield one.key
+
+    async def list_info_async(self, prefix: str, start_after: str | None = None) -> AsyncIterator[ObjectInfo]:
+        """As `list_async`, with sizes and times."""
         with self._errors("LIST", prefix):
             async for page in obstore.list(self._store, prefix, offset=start_after, chunk_size=1000):
                 for one in page:
-                    yield one["path"]
+                    yield ObjectInfo(one["path"], one["size"], one["last_modified"])
 
     async def delete_async(self, keys: list[str]) -> None:
         """Delete objects; those that are gone already are no error."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError, StorageError
@@ -75,6 +76,17 @@ def connect(config: Config) -> Connection:
         if config not in _known:
             _known[config] = _connect_local(config) if is_local(config) else _connect_aws(config)
         return _known[config]
+
+
+def open_store(connection: Connection, prefix: str) -> ObjectStore:
+    """Objects below `prefix` of the connection's bucket; no request is made."""
+    return ObjectStore.open_s3(
+        connection.bucket,
+        prefix,
+        region=connection.region,
+        endpoint_url=connection.s3_url,
+        **connection.s3_credentials,
+    )
 
 
 def used() -> list[Connection]:

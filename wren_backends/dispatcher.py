@@ -32,7 +32,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from lambda_worker import codec
-from lambda_worker.objects import ObjectStore, ObjectStoreError
+from lambda_worker.objects import ObjectStoreError
 from lambda_worker.protocol import EVENT_BUDGET_BYTES, Frame, Outcome
 from wren_backends import collector, faults
 from wren_backends.blobs import Blobs
@@ -40,6 +40,7 @@ from wren_backends.calls import Call, Group, event_size
 from wren_backends.carrier import Carrier, Initializer, Trip
 from wren_backends.config import Config
 from wren_backends.connection import Connection
+from wren_backends.connection import open_store as _open_store
 from wren_backends.errors import (
     BrokenWrenExecutor,
     EnvironmentLostError,
@@ -52,6 +53,7 @@ from wren_backends.errors import (
 )
 from wren_backends.events import Journal, logger
 from wren_backends.invoker import InvokeFault, Invoker
+from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
 from wren_backends.schedule import Schedule, again
@@ -267,7 +269,11 @@ class Dispatcher:
     async def _main(self) -> None:
         invoker = self._invoker_factory(self._connection)
         root = _open_store(self._connection, "") if self._config.mode == "s3" else None
-        watcher = Watcher(self._store, root, self.job_id, self._connection.function, self.journal)
+        function = self._connection.function
+        self._recorder = Recorder(
+            self._store, self._config, self.job_id, function, lambda: self._next_seq, self.journal
+        )
+        watcher = Watcher(self._store, root, self.job_id, function, self.journal)
         self._carrier = Carrier(
             self._config,
             self._connection,
@@ -283,6 +289,7 @@ class Dispatcher:
                 self._changed.clear()
                 self._pump()
                 if self._closing and self._is_idle():
+                    await self._recorder.close()
                     break
                 await self._changed.wait()
         finally:
@@ -354,6 +361,7 @@ class Dispatcher:
     async def _carry(self, group: Group, number: int) -> None:
         """Bring a group's outcomes home, or its error, or see to it that its calls travel again."""
         try:
+            await self._recorder.begin(group.label)
             trip = await self._carrier.carry(group, self._initializer)
         except InvokeFault as fault:
             self._refused(group, fault, number)
@@ -513,16 +521,6 @@ class Dispatcher:
             call.group = None
             self.journal.say("call.finished", seq=call.seq, kind=outcome.kind)
             self._resolver.resolve(call, outcome, parts, frame)
-
-
-def _open_store(connection: Connection, prefix: str) -> ObjectStore:
-    return ObjectStore.open_s3(
-        connection.bucket,
-        prefix,
-        region=connection.region,
-        endpoint_url=connection.s3_url,
-        **connection.s3_credentials,
-    )
 
 
 _live: set[Dispatcher] = set()

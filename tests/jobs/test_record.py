@@ -1,0 +1,168 @@
+"""The record that a client of mode `s3` leaves of its job."""
+
+import getpass
+import json
+import os
+import socket
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from signals import mark, marks, wait_for
+
+import wren_backends.record as record_module
+from lambda_worker.protocol import ProtocolError
+from wren_backends import StorageError, WrenExecutor
+from wren_backends.record import JobRecord
+
+SOON_S = 20.0
+
+
+@pytest.fixture
+def s3_executor(cloud):
+    with WrenExecutor(2, mode="s3", max_attempts=2) as executor:
+        yield executor
+
+
+def test_it_says_what_the_job_is(s3_executor, bucket):
+    assert bucket.record(s3_executor.job_id) is None
+    s3_executor.submit(pow, 2, 3).result(timeout=SOON_S)
+    found = bucket.record(s3_executor.job_id)
+    made = datetime.fromisoformat(found.pop("made"))
+    assert made.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - made) < timedelta(minutes=2)
+    assert found.pop("wren_backends")
+    assert found == {
+        "format": 1,
+        "job": s3_executor.job_id,
+        "by": {
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "program": os.path.basename(sys.argv[0]),
+        },
+        "mode": "s3",
+        "function": s3_executor.connection.function,
+        "python": list(sys.version_info[:2]),
+        "max_attempts": 2,
+        "calls": 1,
+        "closed": None,
+    }
+
+
+def test_it_is_there_before_the_first_call_runs(s3_executor, bucket, gate):
+    held = s3_executor.submit(gate.hold)
+    gate.wait_entered()
+    assert bucket.record(s3_executor.job_id)["calls"] == 1
+    gate.open()
+    held.result(timeout=SOON_S)
+
+
+def test_it_follows_the_number_of_calls_while_they_run(s3_executor, bucket, gate):
+    held = [s3_executor.submit(gate.hold, number) for number in range(10)]
+    bucket.wait_recorded(s3_executor.job_id, 10)
+    gate.open()
+    assert [one.result(timeout=SOON_S) for one in held] == list(range(10))
+
+
+def test_it_says_when_the_job_was_closed_and_costs_a_handful_of_requests(cloud, bucket):
+    with WrenExecutor(2, mode="s3") as executor:
+        assert sum(executor.map(abs, range(300))) == sum(range(300))
+    found = bucket.record(executor.job_id)
+    assert found["calls"] == 300
+    assert datetime.fromisoformat(found["closed"])
+    # All that this client put are two records, and as many again as it had to wait for others on this machine.
+    assert executor._dispatcher._store.requests["PUT"] <= 2 + 5
+
+
+def test_a_job_of_mode_direct_and_one_without_calls_leave_none(cloud, executor, bucket):
+    assert executor.submit(pow, 2, 3).result(timeout=SOON_S) == 8
+    with WrenExecutor(2, mode="s3") as idle:
+        pass
+    for job_id in (executor.job_id, idle.job_id):
+        assert bucket.keys(f"jobs/{job_id}/") == []
+
+
+def test_a_call_that_is_sent_again_is_a_sign_of_life(s3_executor, bucket, tmp_path, gate):
+    """A reader that sees a call's failure has to see too that the client is alive and has sent it again."""
+    tried = str(tmp_path / "tried")
+
+    def dies_once():
+        mark(tried)
+        if marks(tried) == 1:
+            os._exit(1)
+        gate.hold()
+
+    held = s3_executor.submit(dies_once)
+    key = f"wren/jobs/{s3_executor.job_id}/job.json"
+    where = {"Bucket": s3_executor.connection.bucket, "Key": key}
+    wait_for(lambda: bucket.frames(s3_executor.job_id) == [] and marks(tried) >= 1)
+    before = bucket.s3.head_object(**where)["LastModified"]
+    gate.wait_entered()
+    wait_for(lambda: bucket.s3.head_object(**where)["LastModified"] > before)
+    gate.open()
+    held.result(timeout=SOON_S)
+
+
+def test_if_the_first_one_cannot_be_written_the_call_says_so(executor):
+    credentials = {**executor.connection.s3_credentials["credentials"], "secret_access_key": "wrong"}
+    refused = replace(executor.connection, s3_credentials={"credentials": credentials})
+    with WrenExecutor(1, mode="s3", connection=refused) as executor:
+        errors = [executor.submit(pow, 2, 3).exception(timeout=SOON_S) for _ in range(2)]
+    for number, error in enumerate(errors):
+        assert type(error) is StorageError
+        for part in (f"call {number} (builtins.pow)", "record", executor.job_id, "Check bucket and credentials"):
+            assert part in str(error)
+
+
+GOOD = JobRecord.of_this_process("j-1", "s3", "wren", 3).to_json()
+
+
+def test_a_record_comes_back_as_it_was():
+    record = JobRecord.of_this_process("j-1", "s3", "wren", 3)
+    assert JobRecord.from_json(json.loads(json.dumps(record.to_json())), "j-1") == record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"job": "j-2"},
+        {"mode": "other"},
+        {"function": "../../x"},
+        {"function": "a" * 100},
+        {"calls": -1},
+        {"calls": True},
+        {"calls": 10**15},
+        {"calls": "7"},
+        {"made": "yesterday"},
+        {"made": "2026-01-01T00:00:00"},
+        {"made": "0001-01-01T00:00:00+14:00"},
+        {"closed": 7},
+        {"python": [3]},
+        {"python": [3, -1]},
+        {"by": []},
+        {"by": {**GOOD["by"], "user": "x" * 1000}},
+        {"by": {**GOOD["by"], "pid": -4}},
+        {"wren_backends": None},
+    ],
+    ids=str,
+)
+def test_a_record_of_another_shape_is_not_believed(change):
+    with pytest.raises(ProtocolError):
+        JobRecord.from_json({**GOOD, **change}, "j-1")
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 7, {}])
+def test_what_is_no_record_at_all_is_not_believed(raw):
+    with pytest.raises(ProtocolError):
+        JobRecord.from_json(raw, "j-1")
+
+
+def test_a_process_whose_user_has_no_name_still_has_a_record(monkeypatch):
+    def nameless():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(record_module.getpass, "getuser", nameless)
+    assert JobRecord.of_this_process("j-1", "s3", "wren", 3).user == str(os.getuid())

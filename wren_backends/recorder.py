@@ -1,0 +1,136 @@
+"""Keeps the record of a job up to date while its client lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from lambda_worker.objects import ObjectStore, ObjectStoreError
+from wren_backends.config import Config
+from wren_backends.errors import StorageError
+from wren_backends.events import Happening, Journal
+from wren_backends.record import JobRecord, now, record_key
+
+_TICK_S = 2.0
+_SLOWEST_S = 60.0
+_CLOSE_LIMIT_S = 5.0
+_SENT_AGAIN = frozenset({"invocation.retried", "invocation.split"})
+
+
+class Recorder:
+    """Writes the record of one job of mode `s3`. It has to be used on one event loop.
+
+    It is written before the first invocation, again while the number of calls grows (every two seconds at most, and
+    ever more seldom as the job grows older), when calls are sent again, and at the end. Only the first time may fail a
+    call: a job that leaves no word could not be found again, and S3 is what its outcomes will come through anyway.
+
+    Args:
+        store: The project's prefix.
+        config: Settings.
+        job_id: The job.
+        function: Name of its Lambda function.
+        count: Tells how many calls have been numbered so far.
+        journal: Tells when calls are sent again, and is told of failed writes.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        config: Config,
+        job_id: str,
+        function: str,
+        count: Callable[[], int],
+        journal: Journal,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._job_id = job_id
+        self._function = function
+        self._count = count
+        self._journal = journal
+        self._record: JobRecord | None = None
+        self._first: asyncio.Future[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._sent_again_at: float | None = None
+        self._began = self._wrote_at = 0.0
+        self._wrote = 0
+
+    async def begin(self, label: str) -> None:
+        """Wait until there is a record; to be called before an invocation is sent.
+
+        Args:
+            label: What waits for it.
+
+        Raises:
+            StorageError: It cannot be written. The next to call this tries again.
+        """
+        if self._keeper is not None or self._config.mode != "s3":
+            return
+        if self._first is None or self._first.done():
+            self._first = asyncio.ensure_future(self._write_first())
+        try:
+            await asyncio.shield(self._first)  # others wait for it too
+        except ObjectStoreError as error:
+            raise StorageError(
+                f"{label}: the record of job {self._job_id} cannot be written: {error}. Check bucket and credentials"
+            ) from error
+
+    async def close(self) -> None:
+        """Every call has ended: write that down."""
+        if self._keeper is None:
+            return
+        self._keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._keeper
+        try:
+            async with asyncio.timeout(_CLOSE_LIMIT_S):
+                await self._write(closed=now())
+        except (ObjectStoreError, TimeoutError) as error:
+            self._say_failed(error)
+
+    async def _write_first(self) -> None:
+        await self._write()
+        self._began = self._wrote_at
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def _write(self, closed: datetime | None = None) -> None:
+        self._wrote, self._sent_again_at = self._count(), None
+        self._wrote_at = asyncio.get_running_loop().time()
+        if self._record is None:
+            self._record = JobRecord.of_this_process(
+                self._job_id, self._config.mode, self._function, self._config.max_attempts
+            )
+        record = replace(self._record, calls=self._wrote, closed=closed)
+        await self._store.put_async(record_key(self._job_id), json.dumps(record.to_json()).encode())
+
+    async def _keep(self) -> None:
+        clock = asyncio.get_running_loop().time
+        with self._journal.listening(self._hear):
+            while True:
+                await asyncio.sleep(_TICK_S)
+                if self._is_due(clock()):
+                    try:
+                        await self._write()
+                    except ObjectStoreError as error:
+                        self._say_failed(error)
+                        self._sent_again_at = clock()  # so that it is tried again soon
+
+    def _is_due(self, now: float) -> bool:
+        # A second later, because S3's clock has no finer hands: readers see that it was written after the failure.
+        if self._sent_again_at is not None and now - self._sent_again_at >= 1.0:
+            return True
+        delay_s = min(_SLOWEST_S, (now - self._began) / 10)
+        return self._count() > self._wrote and now - self._wrote_at >= delay_s
+
+    def _hear(self, happening: Happening) -> None:
+        """Calls that are sent again are a sign of life, without which a reader takes their failure for their end."""
+        if happening.name in _SENT_AGAIN and self._sent_again_at is None:
+            self._sent_again_at = asyncio.get_running_loop().time()
+
+    def _say_failed(self, error: Exception) -> None:
+        self._journal.say("record.write_failed", logging.WARNING, job=self._job_id, error=repr(error))
