@@ -213,13 +213,18 @@ class Carrier:
 
     async def fetch(self, payload: Payload) -> list[Bytes]:
         """Content of a payload's parts; raises TamperedError, ObjectStoreError."""
+        return await fetch(payload, self._store)
 
-        async def one(part: Any) -> Bytes:
-            return await self._store.get_blob_async(part) if isinstance(part, BlobRef) else part
 
-        if not any(isinstance(part, BlobRef) for part in payload):
-            return [part for part in payload if not isinstance(part, BlobRef)]
-        return await asyncio.gather(*(one(part) for part in payload))
+async def fetch(payload: Payload, store: ObjectStore) -> list[Bytes]:
+    """Content of a payload's parts, authenticated; raises TamperedError, ObjectStoreError."""
+
+    async def one(part: Any) -> Bytes:
+        return await store.get_blob_async(part) if isinstance(part, BlobRef) else part
+
+    if not any(isinstance(part, BlobRef) for part in payload):
+        return [part for part in payload if not isinstance(part, BlobRef)]
+    return await asyncio.gather(*(one(part) for part in payload))
 
 
 def _json(body: bytes) -> Any:

@@ -9,33 +9,44 @@ import builtins
 import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import process
+from concurrent.futures import Future, process
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from lambda_worker import codec
 from lambda_worker.protocol import Bytes, Frame, Outcome
 from wren_backends import faults
-from wren_backends.calls import Call
 from wren_backends.errors import SerializationError
 from wren_backends.events import logger
+
+
+class Awaited(Protocol):
+    """A call whose outcome somebody waits for."""
+
+    @property
+    def future(self) -> Future[Any]:
+        """What they hold."""
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
 
 
 class Resolver:
     """A queue of outcomes and the loop that empties it, for a thread of its own."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Call, Callable[[], None]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Awaited, Callable[[], None]] | None] = SimpleQueue()
 
-    def resolve(self, call: Call, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
+    def resolve(self, call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
         """Queue an outcome whose payload has been fetched."""
         self._queue.put((call, lambda: _resolve(call, outcome, parts, frame)))
 
-    def fail(self, call: Call, error: BaseException) -> None:
+    def fail(self, call: Awaited, error: BaseException) -> None:
         """Queue an error of our own."""
         self._queue.put((call, lambda: call.future.set_exception(error)))
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: Awaited) -> None:
         """Queue the cancellation of a call that was never sent."""
         self._queue.put((call, lambda: _cancel(call)))
 
@@ -55,12 +66,12 @@ class Resolver:
             del item, call, step
 
 
-def _cancel(call: Call) -> None:
+def _cancel(call: Awaited) -> None:
     if call.future.cancel():
         call.future.set_running_or_notify_cancel()
 
 
-def _last_resort(call: Call, error: BaseException) -> None:
+def _last_resort(call: Awaited, error: BaseException) -> None:
     if call.future.done():
         logger.error("callback.failed call=%s", call.label, exc_info=error)
     else:
@@ -69,7 +80,7 @@ def _last_resort(call: Call, error: BaseException) -> None:
         )
 
 
-def _resolve(call: Call, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
+def _resolve(call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
     _show(outcome)
     where = f"{call.label} of job {frame.job_id}, AWS request {frame.request_id}, log stream {frame.log_stream}"
     if outcome.kind == "failed":

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import Coroutine, Iterable
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from datetime import UTC, datetime
 
-from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.objects import ObjectStore, ObjectStoreError
 from lambda_worker.protocol import outcome_folder, outcome_key
 from wren_backends.events import Journal
+from wren_backends.failures import Failure, FailureRecords
+from wren_backends.gather import gather_some
 from wren_backends.retry import poll_delay_s
 
-_FAILURE_POLL_S = 1.0
-_CLOCK_SKEW = timedelta(minutes=2)
-_GETS_AT_ONCE = 64
-_OUTAGE_S = 60.0
-
-T = TypeVar("T")
+FAILURE_POLL_S = 1.0
+OUTAGE_S = 60.0
 
 
 class AsyncInvocationFailed(Exception):
@@ -53,14 +48,10 @@ class Watcher:
         self, store: ObjectStore, root: ObjectStore | None, job_id: str, function: str, journal: Journal
     ) -> None:
         self._store = store
-        self._root = root
         self._job_id = job_id
         self._journal = journal
-        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html gives the keys' form
-        self._failures = f"aws/lambda/async/{function}/"
-        self._start_after = self._failure_key(datetime.now(UTC) - _CLOCK_SKEW)
+        self._failures = FailureRecords(root, job_id, function, datetime.now(UTC)) if root is not None else None
         self._failures_due = 0.0
-        self._seen: set[str] = set()
         self._failed: dict[tuple[int, int], AsyncInvocationFailed] = {}
         self._waiting: dict[int, tuple[int, asyncio.Future[memoryview]]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -111,7 +102,7 @@ class Watcher:
                 found = await self._look(loop.time())
                 answered = loop.time()
             except Exception as error:  # noqa: BLE001  it is told to everybody who waits
-                if not isinstance(error, ObjectStoreError) or loop.time() - answered > _OUTAGE_S:
+                if not isinstance(error, ObjectStoreError) or loop.time() - answered > OUTAGE_S:
                     self._fail_all(error)
                     return
                 found = 0
@@ -124,9 +115,9 @@ class Watcher:
 
     async def _look(self, now: float) -> int:
         found = await self._poll_outcomes()
-        if self._root is not None and now >= self._failures_due:
-            found += await self._poll_failures(self._root)
-            self._failures_due = now + _FAILURE_POLL_S
+        if self._failures is not None and now >= self._failures_due:
+            found += sum([self._tell(failure) for failure in await self._failures.poll()])
+            self._failures_due = now + FAILURE_POLL_S
         return found
 
     def _fail_all(self, error: Exception) -> None:
@@ -143,7 +134,7 @@ class Watcher:
             seq = int(name) if name.isdecimal() else -1
             if seq in self._waiting and not self._waiting[seq][1].done():
                 due.append(seq)
-        await _gather(self._fetch(seq) for seq in due)
+        await gather_some(self._fetch(seq) for seq in due)
         return len(due)
 
     async def _fetch(self, seq: int) -> None:
@@ -152,31 +143,12 @@ class Watcher:
         if future is not None and not future.done():
             future.set_result(data)
 
-    async def _poll_failures(self, root: ObjectStore) -> int:
-        since = datetime.now(UTC) - _CLOCK_SKEW
-        keys = [key async for key in root.list_async(self._failures, self._start_after)]
-        fresh = [key for key in keys if key not in self._seen]
-        found = sum(await _gather(self._read_failure(root, key) for key in fresh))
-        self._start_after = self._failure_key(since)
-        self._seen = {key for key in keys if key > self._start_after}
-        return found
-
-    def _failure_key(self, at: datetime) -> str:
-        return self._failures + at.strftime("%Y/%m/%d/%Y-%m-%dT%H.%M.%S")
-
-    async def _read_failure(self, root: ObjectStore, key: str) -> bool:
+    def _tell(self, failure: Failure) -> bool:
         """Tell whoever waits for the call that a record names; keep it if nobody does so yet."""
-        try:
-            record = json.loads(bytes(await root.get_async(key)))
-            request = record["requestPayload"]
-            if request["job"] != self._job_id:
-                return False
-            seq, attempt = int(request["calls"][0][0]), int(request["attempt"])
-            context = record["requestContext"]
-            body = json.dumps(record.get("responsePayload")).encode()
-            failed = AsyncInvocationFailed(body, str(context["requestId"]), str(context["condition"]))
-        except (MissingObjectError, ValueError, KeyError, TypeError, IndexError):
-            return False  # not one of ours
+        if not failure.seqs:
+            return False
+        seq, attempt = failure.seqs[0], failure.attempt
+        failed = AsyncInvocationFailed(failure.body, failure.request_id, failure.condition)
         awaited, future = self._waiting.get(seq, (0, None))
         if future is None or awaited != attempt:
             self._failed[seq, attempt] = failed
@@ -184,14 +156,3 @@ class Watcher:
         if not future.done():
             future.set_exception(failed)
         return True
-
-
-async def _gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run them, not too many at once."""
-    gate = asyncio.Semaphore(_GETS_AT_ONCE)
-
-    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
-        async with gate:
-            return await coroutine
-
-    return await asyncio.gather(*(one(coroutine) for coroutine in coroutines))

@@ -14,7 +14,9 @@ from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
 from wren_backends.deploy.package import HANDLER, function_zip
 from wren_backends.errors import DeploymentError
 
-_EVENT_AGE_S = 3600
+EVENT_AGE_S = 3600
+"""Longest that an asynchronous invocation waits in Lambda's queue, in seconds (MaximumEventAgeInSeconds)."""
+
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -69,7 +71,7 @@ def deploy(client: Any, spec: FunctionSpec) -> dict[str, Any]:
     client.put_function_event_invoke_config(
         FunctionName=spec.name,
         MaximumRetryAttempts=0,
-        MaximumEventAgeInSeconds=_EVENT_AGE_S,
+        MaximumEventAgeInSeconds=EVENT_AGE_S,
         DestinationConfig={"OnFailure": {"Destination": f"arn:aws:s3:::{spec.bucket}"}},
     )
     return dict(client.get_function_configuration(FunctionName=spec.name))
