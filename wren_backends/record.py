@@ -209,7 +209,7 @@ def _number(raw: dict[str, Any], name: str, most: int) -> int:
 def _time(raw: object) -> datetime:
     try:
         found = datetime.fromisoformat(raw) if isinstance(raw, str) else None
-        if found is not None and found.tzinfo is not None:
+        if found is not None and found.tzinfo is not None and found.year >= 2000:
             return found.astimezone(UTC)
     except (ValueError, OverflowError):
         pass

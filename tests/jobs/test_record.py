@@ -139,6 +139,7 @@ def test_a_record_comes_back_as_it_was():
         {"made": "yesterday"},
         {"made": "2026-01-01T00:00:00"},
         {"made": "0001-01-01T00:00:00+14:00"},
+        {"made": "0001-01-02T00:00:00+00:00"},
         {"closed": 7},
         {"python": [3]},
         {"python": [3, -1]},

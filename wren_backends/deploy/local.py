@@ -6,7 +6,9 @@ some hundred megabytes at each start would serve nobody.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import hmac
 import io
 import json
 import re
@@ -19,8 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lambda_worker.protocol import PRELOAD_VARIABLE, python_version
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, PRELOAD_VARIABLE, python_version
 from wren_backends.config import Config
+from wren_backends.deploy.bucket import put_lifecycle
 from wren_backends.deploy.function import FunctionSpec, deploy
 from wren_backends.deploy.package import function_zip
 from wren_backends.local.cloud import LocalCloud
@@ -33,10 +36,17 @@ _LINK = (stat.S_IFLNK | 0o777) << 16
 
 def prepare() -> None:
     """Do what takes long and needs no cloud, so that a caller can do it while one starts."""
+    function_zip()
+    for service in ("lambda", "s3"):
+        _session().client(service, region_name="us-east-1")
+
+
+@functools.cache
+def _session() -> Any:
+    """One session for all clients, since each new one reads the descriptions of the services again."""
     import boto3
 
-    function_zip()
-    boto3.session.Session(region_name="us-east-1").client("lambda")
+    return boto3.session.Session()
 
 
 def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dict[str, Any]:
@@ -47,16 +57,14 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
         config: Settings.
         bucket: Bucket for records of failed asynchronous invocations.
     """
-    import boto3
-
-    session = boto3.session.Session(cloud.access_key_id, cloud.secret_access_key, region_name=cloud.region)
     code, links, preload = function_zip(), _links_zip(), _preload()
     settings = json.dumps([config.memory_mb, config.timeout_s, preload, python_version()]).encode()
     name = f"{config.function}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
-    client = session.client("lambda", endpoint_url=cloud.lambda_endpoint_url)
+    client = _client(cloud, "lambda", cloud.lambda_endpoint_url)
     try:
         return dict(client.get_function_configuration(FunctionName=name))
     except client.exceptions.ResourceNotFoundException:
+        put_lifecycle(_client(cloud, "s3", cloud.s3_endpoint_url), bucket, config.prefix, name)
         layer = client.publish_layer_version(LayerName=f"{name}-packages", Content={"ZipFile": links})
         return deploy(
             client,
@@ -67,9 +75,27 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
                 memory_mb=config.memory_mb,
                 timeout_s=config.timeout_s,
                 layers=(layer["LayerVersionArn"],),
-                variables={PRELOAD_VARIABLE: preload},
+                variables={PRELOAD_VARIABLE: preload, FUNCTION_KEY_VARIABLE: _secret(cloud, config.function)},
             ),
         )
+
+
+def _client(cloud: LocalCloud, service: str, url: str) -> Any:
+    return _session().client(
+        service,
+        region_name=cloud.region,
+        endpoint_url=url,
+        aws_access_key_id=cloud.access_key_id,
+        aws_secret_access_key=cloud.secret_access_key,
+    )
+
+
+def _secret(cloud: LocalCloud, function: str) -> str:
+    """The function's secret: the same for all that stand for one function of AWS's, which keeps its own too.
+
+    So a program may read the outcomes of another's job although the two import, and hence preload, different modules.
+    """
+    return hmac.new(cloud.secret_access_key.encode(), function.encode(), "sha256").hexdigest()
 
 
 def _links_zip() -> bytes:
