@@ -10,7 +10,7 @@ import json
 import pickle
 import struct
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import cloudpickle
@@ -173,6 +173,44 @@ def seal(frame: Frame, key: bytes) -> bytes:
     return _tag(body, key) + body
 
 
+def seal_stop_list(seqs: Collection[int], key: bytes, job_id: str) -> bytes:
+    """Bytes of a job's stop list: a keyed BLAKE3 tag and JSON with the numbers of its calls as ranges."""
+    ranges: list[list[int]] = []
+    for seq in sorted(seqs):
+        if ranges and seq == ranges[-1][1] + 1:
+            ranges[-1][1] = seq
+        else:
+            ranges.append([seq, seq])
+    body = json.dumps({"stop": ranges, "job": job_id}).encode()
+    return _tag(body, key) + body
+
+
+def unseal_stop_list(data: Bytes, key: bytes, job_id: str) -> list[tuple[int, int]]:
+    """Authenticate and decode a stop list: ranges of numbers, both ends included.
+
+    Raises:
+        TamperedError: It was not sealed with `key`, or it belongs to another job.
+        ProtocolError: It was, but is malformed.
+    """
+    body = bytes(_authenticated(data, key, "a stop list"))
+    try:
+        raw = json.loads(body)
+        found, of = [(int(first), int(last)) for first, last in raw["stop"]], raw["job"]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ProtocolError(f"a signed stop list is malformed: {error!r}") from None
+    if of != job_id:
+        raise TamperedError(f"a stop list of job {of!r} lies where one of job {job_id!r} belongs")
+    return found
+
+
+def _authenticated(data: Bytes, key: bytes, what: str) -> memoryview:
+    """What follows the tag, if the tag is right."""
+    view = memoryview(data)
+    if len(view) < _TAG_BYTES or blake3(view[_TAG_BYTES:], key=key).digest() != view[:_TAG_BYTES]:
+        raise TamperedError(f"{what} fails its signature, so it was not unpickled")
+    return view[_TAG_BYTES:]
+
+
 def unseal(data: Bytes, key: bytes, job_id: str) -> Frame:
     """Authenticate and decode a frame; its payloads stay pickled.
 
@@ -180,12 +218,9 @@ def unseal(data: Bytes, key: bytes, job_id: str) -> Frame:
         TamperedError: It was not sealed with `key`, or it belongs to another job.
         ProtocolError: It was, but is malformed.
     """
-    view = memoryview(data)
-    if len(view) < _TAG_BYTES + _HEADER.size or blake3(view[_TAG_BYTES:], key=key).digest() != view[:_TAG_BYTES]:
-        raise TamperedError("a frame of outcomes fails its signature, so it was not unpickled")
-    body = view[_TAG_BYTES:]
-    (length,) = _HEADER.unpack_from(body)
+    body = _authenticated(data, key, "a frame of outcomes")
     try:
+        (length,) = _HEADER.unpack_from(body)
         header = json.loads(str(body[_HEADER.size : _HEADER.size + length], "utf-8"))
         reader = _Reader(body[_HEADER.size + length :])
         frame = Frame(

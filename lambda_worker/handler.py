@@ -55,7 +55,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     if _runner is None:
         memory_bytes = int(context.memory_limit_in_mb or 0) * 1024 * 1024
         _runner = Runner(bytes.fromhex(_function_key), _open_store, context.log_stream_name or "", memory_bytes)
-    return _runner.run(event, context.aws_request_id)
+    return _runner.run(event, context.aws_request_id, context.get_remaining_time_in_millis() / 1000)
 
 
 _limit_threads()

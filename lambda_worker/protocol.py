@@ -69,6 +69,11 @@ def outcome_key(job_id: str, seq: int) -> str:
     return f"{outcome_folder(job_id)}{seq:012d}"
 
 
+def stop_key(job_id: str) -> str:
+    """Key (below the project's prefix) of the list of calls that the client has given up."""
+    return f"jobs/{check_job_id(job_id)}/stop"
+
+
 def outcome_folder(job_id: str) -> str:
     """Key prefix of a job's frames: one flat folder, because not every S3 sorts keys across `/` alike."""
     return f"jobs/{check_job_id(job_id)}/outcomes/"
@@ -159,6 +164,7 @@ class Event:
         initializer: Payload of `(initializer, initargs)`, run once per execution environment and job.
         worker_environment: Environment variables to set while the calls run.
         forward_output: Whether printed text and warnings are sent back.
+        sent_s: When it was sent, seconds since 1970 by the client's clock.
         python: The client's (major, minor).
         protocol: The client's `PROTOCOL`.
     """
@@ -175,6 +181,7 @@ class Event:
     initializer: Payload | None = None
     worker_environment: Mapping[str, str] = field(default_factory=dict)
     forward_output: bool = True
+    sent_s: float = 0.0
     python: tuple[int, int] = field(default_factory=python_version)
     protocol: int = PROTOCOL
 
@@ -199,6 +206,7 @@ class Event:
             "initializer": payload_to_json(self.initializer) if self.initializer else None,
             "environment": dict(self.worker_environment),
             "forward_output": self.forward_output,
+            "sent_s": self.sent_s,
             "functions": [payload_to_json(payload) for payload in self.functions],
             "calls": [
                 [call.seq, call.function, payload_to_json(call.arguments), call.shared_from_bytes]
@@ -238,6 +246,7 @@ class Event:
             initializer=payload_from_json(initializer) if initializer else None,
             worker_environment=_strings(_get(event, "environment", dict)),
             forward_output=_get(event, "forward_output", bool),
+            sent_s=_seconds(_get(event, "sent_s", (int, float))),
             python=_pair(_get(event, "python", list)),
         )
 
@@ -254,6 +263,8 @@ FailureReason = Literal[
     "missing_blob",
     "tampered_blob",
     "exited",
+    "time_limit",
+    "stopped",
     "storage",
 ]
 """Why a call has neither a value nor an exception of its own."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import resource
 import sys
+import threading
 import time
 import traceback
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_worker import codec
@@ -39,6 +42,8 @@ from lambda_worker.protocol import (
     outcome_key,
     python_version,
 )
+from lambda_worker.stops import StopList
+from lambda_worker.watchdog import Watchdog
 
 _log = logging.getLogger("lambda_worker")
 
@@ -46,6 +51,9 @@ _CAPTURE_CHARS = 64 * 1024
 _CAPTURE_CHARS_PER_EVENT = 512 * 1024
 _FRAME_LIMIT_BYTES = FRAME_BUDGET_BYTES + 256 * 1024
 _SMALLEST_CACHE_BYTES = 64 * 1024 * 1024
+
+_STOP_SHARE, _STOP_MOST_S = 0.2, 3.0
+"""A call is stopped when this share of an invocation's time is left, but at most these seconds: enough for a PUT."""
 
 
 class _RefusedError(Exception):
@@ -58,6 +66,17 @@ class _RefusedError(Exception):
 
 class RefusedEventError(Exception):
     """An asynchronous event was refused; the message is the reply as JSON."""
+
+
+@dataclass(eq=False)
+class _Progress:
+    """How far an event is; `lock` is held to add to it, and for good once the time limit of `limit_s` has struck."""
+
+    limit_s: float
+    thread: int = field(default_factory=threading.get_ident)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    outcomes: list[Outcome] = field(default_factory=list)
+    call_begun: float = field(default_factory=time.perf_counter)
 
 
 class _FailedError(Exception):
@@ -92,11 +111,18 @@ class Runner:
         self._blobs = BlobCache(max(_SMALLEST_CACHE_BYTES, memory_bytes // 4))
         self._modules = ModulePath()
         self._initialised: set[str] = set()
+        self._watchdog = Watchdog()
         self._environment_id = ""
         self._events = 0
 
-    def run(self, raw: object, request_id: str) -> dict[str, Any]:
+    def run(self, raw: object, request_id: str, remaining_s: float | None = None) -> dict[str, Any]:
         """Run an event and return the reply, both as JSON-ready objects.
+
+        Args:
+            raw: The event.
+            request_id: AWS request id.
+            remaining_s: Seconds until Lambda ends the invocation; shortly before, the call that runs is stopped, its
+                outcome says where it was, and this process ends. None: no limit.
 
         Raises:
             RefusedEventError: The event was asynchronous and cannot be run: a reply would go nowhere, but Lambda puts
@@ -107,7 +133,7 @@ class Runner:
             self._wake_up()
         try:
             event = self._decode(raw)
-            reply = self._run(event, request_id, begun)
+            reply = self._run(event, request_id, begun, remaining_s)
         except _RefusedError as refusal:
             reply = Reply(refused=refusal.reason, detail=str(refusal))
         except ObjectStoreError as error:
@@ -136,19 +162,42 @@ class Runner:
             raise _RefusedError("python", f"the client runs Python {theirs}, this function Python {ours}")
         return event
 
-    def _run(self, event: Event, request_id: str, begun: float) -> Reply:
+    def _run(self, event: Event, request_id: str, begun: float, remaining_s: float | None) -> Reply:
         store = self._store(event)
         store.requests.clear()
         key = outcome_key(event.job_id, event.calls[0].seq)
         if event.attempt > 1 and (committed := _committed(store, key)) is not None:
             return _reply(event, committed)
-        self._prepare(event, store)
+        progress = _Progress(limit_s=remaining_s or math.inf)
+        stop_in_s = remaining_s and remaining_s - min(_STOP_MOST_S, _STOP_SHARE * remaining_s)
+        with self._watchdog.due_in(stop_in_s, lambda: self._end_at_limit(event, progress, request_id, store)):
+            self._prepare(event, store)
+            self._run_calls(event, progress, store)
+            sealed = self._seal(event, progress.outcomes, request_id, store)
+        overdue = time.perf_counter() - begun >= event.commit_after_s
+        wanted = event.mode == "s3" or overdue or event.attempt > 1 or len(sealed) > _FRAME_LIMIT_BYTES
+        if wanted and not store.create(key, sealed):
+            # Another attempt was first, or this was our own write whose reply got lost: what stands there counts.
+            sealed = bytes(store.get(key))
+        return _reply(event, sealed)
+
+    def _run_calls(self, event: Event, progress: _Progress, store: ObjectStore) -> None:
         budget = _Budget(FRAME_BUDGET_BYTES)
+        stop_list = StopList(event, store, codec.job_key(self._function_key, event.job_id))
         with _environment(event.worker_environment):
-            outcomes = tuple(self._run_call(event, call, budget, store) for call in event.calls)
+            for call in event.calls:
+                progress.call_begun = time.perf_counter()
+                if stop_list.names(call.seq):
+                    outcome = Outcome(call.seq, "failed", reason="stopped")
+                else:
+                    outcome = self._run_call(event, call, budget, store)
+                with progress.lock:
+                    progress.outcomes.append(outcome)
+
+    def _seal(self, event: Event, outcomes: list[Outcome], request_id: str, store: ObjectStore) -> bytes:
         frame = Frame(
             job_id=event.job_id,
-            outcomes=outcomes,
+            outcomes=tuple(outcomes),
             request_id=request_id,
             log_stream=self._log_stream,
             environment_id=self._environment_id,
@@ -156,13 +205,34 @@ class Runner:
             rss_bytes=_peak_rss_bytes(),
             s3_requests=store.requests,
         )
-        sealed = codec.seal(frame, codec.job_key(self._function_key, event.job_id))
-        overdue = time.perf_counter() - begun >= event.commit_after_s
-        wanted = event.mode == "s3" or overdue or event.attempt > 1 or len(sealed) > _FRAME_LIMIT_BYTES
-        if wanted and not store.create(key, sealed):
-            # Another attempt was first, or this was our own write whose reply got lost: what stands there counts.
-            sealed = bytes(store.get(key))
-        return _reply(event, sealed)
+        return codec.seal(frame, codec.job_key(self._function_key, event.job_id))
+
+    def _end_at_limit(self, event: Event, progress: _Progress, request_id: str, store: ObjectStore) -> None:
+        """On the watchdog's thread: commit what there is, with the place where the code is, and end this process.
+
+        Ending it is what Lambda would do. The client finds the frame in S3, since what is committed counts.
+        """
+        with progress.lock:  # for good: from here on no call ends any more
+            running = event.calls[len(progress.outcomes) :]
+            if not running:
+                return
+            late = Outcome(
+                seq=running[0].seq,
+                kind="failed",
+                reason="time_limit",
+                detail=f"{progress.limit_s:.0f}\n{_where(progress.thread)}",
+                seconds=time.perf_counter() - progress.call_begun,
+            )
+            try:
+                sealed = self._seal(event, [*progress.outcomes, late], request_id, store)
+                store.create(outcome_key(event.job_id, event.calls[0].seq), sealed)
+            except Exception:  # noqa: BLE001  without an outcome in S3 it is better that Lambda says why the invocation ended
+                _log.exception("limit.not_reported job=%s call=%d", event.job_id, late.seq)
+                return
+            _log.warning("limit.reached job=%s call=%d\n%s", event.job_id, late.seq, late.detail)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
 
     def _store(self, event: Event) -> ObjectStore:
         place = event.bucket, event.prefix
@@ -318,6 +388,14 @@ def _spill(payload: tuple[Bytes, ...], budget: _Budget, job_id: str, store: Obje
         store.put_blob(ref, part)
         parts.append(ref)
     return tuple(parts)
+
+
+def _where(thread: int) -> str:
+    """The stack of a thread as text, from the user's function on."""
+    stack = traceback.extract_stack(sys._current_frames()[thread])
+    ours = [index for index, entry in enumerate(stack) if (entry.filename, entry.name) == (__file__, _apply.__name__)]
+    theirs = stack[ours[-1] + 1 :] if ours else stack
+    return "".join(traceback.format_list(theirs)) or "in the function itself, which is not Python code"
 
 
 def _committed(store: ObjectStore, key: str) -> bytes | None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from wren_backends.joblib import register as _register_joblib
 
 if TYPE_CHECKING:
+    from wren_backends.calls import not_repeatable
     from wren_backends.config import Config
     from wren_backends.dask import wren_get
     from wren_backends.errors import (
         BrokenWrenExecutor,
         CallExitedError,
+        CallStoppedError,
         ConfigError,
         DeploymentError,
         EnvironmentLostError,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BrokenWrenExecutor",
     "CallExitedError",
+    "CallStoppedError",
     "Config",
     "ConfigError",
     "DeploymentError",
@@ -52,6 +55,7 @@ __all__ = [
     "WrenError",
     "WrenExecutor",
     "measure",
+    "not_repeatable",
     "progress",
     "wren_get",
 ]
@@ -61,6 +65,7 @@ _HOMES = {
     "Report": "report",
     "WrenExecutor": "executor",
     "measure": "report",
+    "not_repeatable": "calls",
     "progress": "progress",
     "wren_get": "dask",
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lambda_worker.protocol import BlobRef, Payload, inline_size
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CALL_BYTES = 120
 """What a call takes in an event beside its arguments: its number, an index, brackets."""
@@ -20,6 +25,41 @@ def event_size(payload: Payload) -> int:
     return inline_size(payload) + _BLOB_BYTES * sum(isinstance(part, BlobRef) for part in payload)
 
 
+class Numbers:
+    """Gives the calls of a job their numbers, from 0; may be used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.given = 0
+
+    def next(self) -> int:
+        """Number for another call."""
+        with self._lock:
+            self.given += 1
+            return self.given - 1
+
+
+def not_repeatable(function: F) -> F:
+    """Mark a function whose calls must not be run twice, such as one that sends mail; usable as a decorator.
+
+    Its calls travel alone, get no second attempt when something breaks (they end in an error that says what broke) and
+    no backup attempt. In mode `s3` Lambda itself may, seldom, run an event twice (AWS Lambda developer guide,
+    "Asynchronous invocation"). Honoured by `WrenExecutor` and joblib; dask runs tasks under names of its own.
+
+    Returns:
+        The function itself.
+    """
+    function.__wren_repeatable__ = False  # type: ignore[attr-defined]
+    return function
+
+
+def is_repeatable(function: Callable[..., Any]) -> bool:
+    """Whether calls of it may be run again; partials are looked into."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return bool(getattr(function, "__wren_repeatable__", True))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Function:
     """A pickled function, shared by all the calls of it.
@@ -29,12 +69,14 @@ class Function:
         key: Hash of the whole payload: what has the same key is the same function with the same closure.
         payload: The pickle.
         modules: Bundle of the user's modules that unpickling it needs.
+        repeatable: Whether its calls may be run again.
     """
 
     name: str
     key: str
     payload: Payload
     modules: BlobRef | None = None
+    repeatable: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +95,7 @@ class Call:
         shared_from_bytes: See `WireCall`.
         environment: Environment variables to set while it runs.
         group: The group that is to bring its outcome; None before it has one, and after it has ended.
+        repeatable: Whether it may be run again.
         sent_again: Whether blobs that had vanished were sent once more for it.
     """
 
@@ -67,6 +110,7 @@ class Call:
     shared_from_bytes: int = 0
     environment: tuple[tuple[str, str], ...] = ()
     group: Group | None = None
+    repeatable: bool = True
     sent_again: bool = False
 
     @property
@@ -86,7 +130,8 @@ class Call:
 
     def fits_with(self, other: Call) -> bool:
         """Whether both can travel in one invocation."""
-        return (self.kind, self.environment, self.modules) == (other.kind, other.environment, other.modules)
+        alike = (self.kind, self.environment, self.modules) == (other.kind, other.environment, other.modules)
+        return alike and self.repeatable and other.repeatable
 
 
 @dataclass(eq=False, slots=True)
@@ -95,10 +140,12 @@ class Group:
 
     Attributes:
         calls: In the order in which they run.
-        attempt: 1 for the first; from 2 on, an earlier attempt may have run and committed its outcome.
+        attempt: The newest; 1 for the first; from 2 on, an earlier one may have run and committed its outcome.
         deaths: Attempts that ended with their environment, or whose response was lost: what `max_attempts` bounds.
         refusals: How often it was sent and not taken in.
         refused_since: Clock time of the first refusal in a row, in seconds.
+        has_backup: Whether two attempts at it were started at once.
+        enlarged: Whether it travels to the function with more memory.
     """
 
     calls: list[Call]
@@ -106,6 +153,8 @@ class Group:
     deaths: int = 0
     refusals: int = 0
     refused_since: float | None = None
+    has_backup: bool = False
+    enlarged: bool = False
 
     def __post_init__(self) -> None:
         for call in self.calls:
@@ -121,6 +170,16 @@ class Group:
         """How messages name it."""
         rest = len(self.calls) - 1
         return self.calls[0].label + (f" and {rest} more" if rest else "")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether all of its calls may be run again."""
+        return all(call.repeatable for call in self.calls)
+
+    @property
+    def may_have_backup(self) -> bool:
+        """Whether another attempt may be started while one runs."""
+        return not self.has_backup and self.repeatable
 
     @property
     def stranded(self) -> list[Call]:

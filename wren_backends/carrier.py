@@ -27,7 +27,13 @@ from wren_backends.blobs import Blobs
 from wren_backends.calls import Group
 from wren_backends.config import Config
 from wren_backends.connection import Connection
-from wren_backends.errors import EnvironmentLostError, StorageError, TamperedObjectError
+from wren_backends.errors import (
+    EnvironmentLostError,
+    InvocationTimeoutError,
+    OutOfMemoryError,
+    StorageError,
+    TamperedObjectError,
+)
 from wren_backends.events import Journal
 from wren_backends.invoker import InvokeFault, Invoker
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
@@ -37,6 +43,9 @@ _EVENT_AGE_S = 3600.0
 
 _LATE_S = 5.0
 """How long after the function's time limit its outcome may still appear in S3."""
+
+
+_ENVIRONMENT_ENDED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +111,22 @@ class Carrier:
         self._watcher = watcher
         self._journal = journal
 
-    async def carry(self, group: Group, initializer: Initializer | None) -> Trip:
+    @property
+    def function(self) -> str:
+        """Name of the Lambda function."""
+        return self._connection.function
+
+    async def close(self) -> None:
+        """Close connections and stop polling."""
+        await self._watcher.close()
+        await self._invoker.close()
+
+    async def carry(self, group: Group, attempt: int, initializer: Initializer | None) -> Trip:
         """Make one attempt.
 
         Args:
             group: The calls.
+            attempt: Which attempt at them it is.
             initializer: What has to have run before.
 
         Raises:
@@ -115,9 +135,14 @@ class Carrier:
         """
         sent = time.monotonic()
         try:
-            return await self._invoke(group, initializer)
+            return await self._invoke(group, attempt, initializer)
         except InvokeFault as fault:
-            if fault.kind != "lost" or (frame := await self._recover(group, time.monotonic() - sent)) is None:
+            if fault.kind != "lost" or (frame := await self._recover(group, attempt, time.monotonic() - sent)) is None:
+                raise
+            return Trip(frame, time.monotonic() - sent)
+        except _ENVIRONMENT_ENDED:
+            # What was committed before the end counts.
+            if (frame := await self._committed(group)) is None:
                 raise
             return Trip(frame, time.monotonic() - sent)
         except codec.TamperedError as error:
@@ -127,18 +152,24 @@ class Carrier:
         except ObjectStoreError as error:
             raise StorageError(f"{group.label}: {error}. Check bucket and credentials") from error
 
-    async def _recover(self, group: Group, elapsed_s: float) -> Frame | None:
+    async def _committed(self, group: Group) -> Frame | None:
+        try:
+            return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
+        except (ObjectStoreError, codec.TamperedError, ProtocolError):
+            return None  # the error that brought us here says more
+
+    async def _recover(self, group: Group, attempt: int, elapsed_s: float) -> Frame | None:
         """The response is lost. A call that ran for long commits its outcome, so waiting may save running it again."""
         if self._mode == "direct" and elapsed_s < self._config.commit_after_s:
             return None
         with_margin = max(1.0, self._connection.timeout_s - elapsed_s + _LATE_S)
         try:
-            return self._open(await self._watcher.watch(group.first_seq, group.attempt, with_margin))
+            return self._open(await self._watcher.watch(group.first_seq, attempt, with_margin))
         except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
             return None
 
-    async def _invoke(self, group: Group, initializer: Initializer | None) -> Trip:
-        event = self._event(group, initializer)
+    async def _invoke(self, group: Group, attempt: int, initializer: Initializer | None) -> Trip:
+        event = self._event(group, attempt, initializer)
         await self._blobs.upload(event.blobs())
         body = json.dumps(event.to_json()).encode()
         begun = time.perf_counter()
@@ -156,7 +187,7 @@ class Carrier:
     async def _await_commit(self, event: Event, group: Group) -> Frame:
         limit = _EVENT_AGE_S + self._connection.timeout_s + 60.0
         try:
-            return self._open(await self._watcher.watch(group.first_seq, group.attempt, limit))
+            return self._open(await self._watcher.watch(group.first_seq, event.attempt, limit))
         except AsyncInvocationFailed as failed:
             raise self._function_error(failed.body, event, group, failed.request_id) from failed
         except TimeoutError:
@@ -189,7 +220,7 @@ class Carrier:
         known = self._connection
         return faults.function_error(body, group.label, request_id, known.memory_mb, known.timeout_s)
 
-    def _event(self, group: Group, initializer: Initializer | None) -> Event:
+    def _event(self, group: Group, attempt: int, initializer: Initializer | None) -> Event:
         functions: dict[str, tuple[int, Payload]] = {}
         calls = []
         for call in group.calls:
@@ -203,12 +234,13 @@ class Carrier:
             bucket=self._connection.bucket,
             prefix=self._connection.prefix,
             mode=self._mode,
-            attempt=group.attempt,
+            attempt=attempt,
             commit_after_s=self._config.commit_after_s,
             modules=first.modules or (initializer.modules if initializer else None),
             initializer=initializer.payload if initializer else None,
             worker_environment=dict(first.environment),
             forward_output=self._config.forward_output,
+            sent_s=round(time.time(), 3),
         )
 
     async def fetch(self, payload: Payload) -> list[Bytes]:

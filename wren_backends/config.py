@@ -41,6 +41,20 @@ class Config:
     retry_budget_s: float = _setting(
         300.0, "Longest that a call is re-sent because Lambda or S3 refused it, in seconds.", least=0
     )
+    backups: bool = _setting(
+        True, "Whether a straggler gets a second attempt beside the first; whichever answers first counts."
+    )
+    backup_after_s: float = _setting(
+        5.0, "Least that an invocation has to have been running for that, in seconds.", least=0.01
+    )
+    retry_exhausted: bool = _setting(
+        False, "Whether `max_attempts` goes for calls that ran out of memory or time, too."
+    )
+    retry_memory_mb: int | None = _setting(
+        None,
+        "Calls that ran out of memory run once more with this much, on a function that `wren deploy_lambda` makes too.",
+        least=128,
+    )
     calls_per_invocation: int = _setting(1000, "Most waiting calls that one invocation carries.", least=1)
     inline_limit_bytes: int = _setting(
         128 * 1024, "Pickles and buffers above this go to S3 as blobs, once each.", least=0

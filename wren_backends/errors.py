@@ -12,6 +12,7 @@
     |   +-- InvocationTimeoutError          the function's time limit
     |   +-- OutOfMemoryError                the function's memory limit
     |   +-- EnvironmentLostError            the execution environment died
+    |   +-- CallStoppedError                the client gave the call up before it was begun
     |   +-- CallExitedError                 the call ended its process with sys.exit or the like
     +-- BrokenWrenExecutor (also concurrent.futures.BrokenExecutor)   the executor takes no more calls
 
@@ -70,6 +71,10 @@ class OutOfMemoryError(InvocationError):
 
 class EnvironmentLostError(InvocationError):
     """The execution environment died under the call."""
+
+
+class CallStoppedError(InvocationError):
+    """The client gave the call up before a worker began it; seen by those who attach to its job."""
 
 
 class CallExitedError(InvocationError):

@@ -19,10 +19,10 @@ from lambda_worker.batches import run_chunk
 from lambda_worker.protocol import BlobRef, Bytes, Payload
 from wren_backends.blobs import SeenBuffers
 from wren_backends.bundle import UserModules
-from wren_backends.calls import Call, Function
+from wren_backends.calls import Call, Function, is_repeatable
 from wren_backends.carrier import Initializer
 from wren_backends.config import Config
-from wren_backends.connection import Connection, connect
+from wren_backends.connection import Connection, connect, connect_larger
 from wren_backends.dispatcher import Dispatcher
 from wren_backends.errors import ConfigError, SerializationError
 from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
@@ -82,7 +82,14 @@ class WrenExecutor(Executor):
         self._max_workers = max_workers or self.config.max_workers or self.connection.max_workers
         self.journal = Journal((on_event,) if on_event else (), parent=PROCESS)
         self.job_id = f"j-{uuid.uuid4().hex[:20]}"
-        self._dispatcher = Dispatcher(self.config, self.connection, self.job_id, self._max_workers, self.journal)
+        self._dispatcher = Dispatcher(
+            self.config,
+            self.connection,
+            self.job_id,
+            self._max_workers,
+            self.journal,
+            larger=connect_larger(self.config),
+        )
         self._modules = UserModules(self._dispatcher.blobs)
         # An executor that is dropped without shutdown finishes what it was given; the dispatcher does not refer to it.
         self._finalizer = weakref.finalize(self, self._dispatcher.close, wait=False, cancel=False)
@@ -122,6 +129,7 @@ class WrenExecutor(Executor):
         needs_modules: bool = False,
         shared_from_bytes: int = 0,
         environment: tuple[tuple[str, str], ...] = (),
+        repeatable: bool = True,
     ) -> Future[T]:
         """As `submit`, with what the adapters need beyond it.
 
@@ -136,9 +144,10 @@ class WrenExecutor(Executor):
             needs_modules: Whether the user's modules are needed even if neither function nor arguments name them.
             shared_from_bytes: See `WireCall`.
             environment: Environment variables to set while the call runs.
+            repeatable: Whether the call may be run again; that of the function counts too.
         """
         self._dispatcher.check_open()
-        future = Future() if future is None else future
+        future = InterruptibleFuture(self._dispatcher.abandon) if future is None else future
         try:
             function = fn.function if isinstance(fn, Prepared) else self.prepare(fn).function
             arguments, modules = self._pickle((args, kwargs), f"the arguments of {function.name}", seen)
@@ -150,7 +159,7 @@ class WrenExecutor(Executor):
             return future
         self._dispatcher.submit(
             Call(
-                seq=self._dispatcher.new_seq(),
+                seq=self._dispatcher.numbers.next(),
                 future=future,
                 function=function,
                 name=name or function.name,
@@ -160,6 +169,7 @@ class WrenExecutor(Executor):
                 retries_left=self.config.retries,
                 shared_from_bytes=shared_from_bytes,
                 environment=environment,
+                repeatable=repeatable and function.repeatable,
             )
         )
         return future
@@ -172,10 +182,14 @@ class WrenExecutor(Executor):
         """Hash a buffer that many calls will carry, for `submit_with(seen=)`."""
         seen.add(data, self._dispatcher.blobs)
 
-    def abandon(self, futures: Collection[Future[Any]]) -> None:
+    def abandon(self, futures: Collection[Future[Any]] | None = None) -> None:
         """Cancel the calls that wait, and stop waiting for those that run: their slots are free at once.
 
-        Lambda cannot be told to stop: it runs them to their end, and bills them.
+        Ctrl-C in `Future.result` does this. Workers begin no further call of theirs, but Lambda cannot be told to stop
+        the one that runs: it runs to its end, and is billed.
+
+        Args:
+            futures: Of calls of this executor; None: of all of them.
         """
         self._dispatcher.abandon(futures)
 
@@ -188,7 +202,8 @@ class WrenExecutor(Executor):
         name = _name_of(fn)
         parts = _dumps(fn, f"the function {name}")
         payload = self._dispatcher.blobs.take(parts, kept=True)
-        return Prepared(Function(name, _key_of(payload), payload, self._modules.needed_by(parts[0])))
+        modules = self._modules.needed_by(parts[0])
+        return Prepared(Function(name, _key_of(payload), payload, modules, _is_repeatable(fn)))
 
     def refresh_modules(self) -> None:
         """See edits of the user's modules from the next call on."""
@@ -235,6 +250,12 @@ class WrenExecutor(Executor):
             return super().map(prepared, *iterables, timeout=timeout, buffersize=buffersize)
         return _map_buffered(weakref.ref(self), prepared, zip(*iterables, strict=False), timeout, buffersize)
 
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
+        """End it as `shutdown` does, but after Ctrl-C wait for nothing: what runs is abandoned."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._dispatcher.abandon()
+        return super().__exit__(kind, *rest)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls.
 
@@ -257,6 +278,40 @@ class WrenExecutor(Executor):
     ) -> tuple[Payload, BlobRef | None]:
         parts = _dumps(value, what)
         return self._dispatcher.blobs.take(parts, seen=seen, kept=kept), self._modules.needed_by(parts[0])
+
+
+class InterruptibleFuture(Future[T]):
+    """A standard Future; Ctrl-C while waiting for it abandons the calls of its executor, as nobody waits for them.
+
+    Args:
+        abandon: Does that.
+    """
+
+    def __init__(self, abandon: Callable[[], None]) -> None:
+        super().__init__()
+        self._abandon = abandon
+
+    def result(self, timeout: float | None = None) -> T:
+        """As `Future.result`."""
+        try:
+            return super().result(timeout)
+        except KeyboardInterrupt:
+            self._abandon()
+            raise
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As `Future.exception`."""
+        try:
+            return super().exception(timeout)
+        except KeyboardInterrupt:
+            self._abandon()
+            raise
+
+
+def _is_repeatable(fn: Callable[..., Any]) -> bool:
+    if isinstance(fn, functools.partial) and fn.func is run_chunk and fn.args:
+        fn = fn.args[0]
+    return is_repeatable(fn)
 
 
 def _dumps(value: object, what: str) -> tuple[Bytes, ...]:

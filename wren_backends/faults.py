@@ -9,6 +9,7 @@ from lambda_worker.protocol import Outcome, Reply
 from wren_backends.errors import (
     BrokenWrenExecutor,
     CallExitedError,
+    CallStoppedError,
     ConfigError,
     DeploymentError,
     EnvironmentLostError,
@@ -139,6 +140,14 @@ def failure(outcome: Outcome, label: str) -> WrenError:
             return StorageError(f"{label}: what it carries is gone from the bucket ({detail}). Submit it again")
         case "tampered_blob":
             return TamperedObjectError(f"{label}: {detail}. Somebody else writes to the bucket")
+        case "time_limit":
+            limit_s, _, where = detail.partition("\n")
+            return InvocationTimeoutError(
+                f"{label}: stopped shortly before the function's time limit of {limit_s} s. Split the work, or deploy "
+                f"the function with a higher limit (WREN_TIMEOUT_S, at most 900). It was here:\n{where}"
+            )
+        case "stopped":
+            return CallStoppedError(f"{label} was not begun: its client had given it up. Submit it again")
         case "exited":
             return CallExitedError(f"{label} ended with {detail}. Raise an ordinary exception instead")
         case _:

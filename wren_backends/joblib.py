@@ -31,6 +31,7 @@ from lambda_worker import codec
 from lambda_worker.batches import Shared, run_joblib_batch
 from lambda_worker.protocol import IN_WORKER_VARIABLE, Bytes
 from wren_backends.blobs import SeenBuffers
+from wren_backends.calls import is_repeatable
 from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
 from wren_backends.errors import SerializationError
@@ -240,6 +241,7 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
                 seen=state.seen,
                 shared_from_bytes=self._shared_from_bytes,
                 environment=self._thread_limits(),
+                repeatable=all(is_repeatable(func) for func, _, _ in batch.items),
             )
         except BaseException as error:  # noqa: BLE001  reported through the future
             _end(future, error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 BACKOFF_BASE_S = 0.1
@@ -76,12 +78,18 @@ class Durations:
         slowest_s: The longest call of late. A mean alone would let a long call hide among short ones.
         overhead_s: Weighted mean of what an invocation took beyond its calls: what carrying several together saves.
         grown_to: Calls that an invocation has carried so far; a size is at most doubled at a time.
+        started: Invocations that were started.
+        ended: Invocations that brought outcomes.
+        trips_s: Wall time of the latest of those.
     """
 
     mean_s: float | None = None
     slowest_s: float = 0.0
     overhead_s: float = 0.0
     grown_to: int = 1
+    started: int = 0
+    ended: int = 0
+    trips_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
     _WEIGHT = 0.3
     _FORGET = 0.8
@@ -96,6 +104,19 @@ class Durations:
             self.overhead_s += self._WEIGHT * (overhead - self.overhead_s)
         self.slowest_s = max(*seconds, self._FORGET * self.slowest_s)
         self.grown_to = max(self.grown_to, len(seconds))
+        self.ended += 1
+        self.trips_s.append(took_s)
+
+    def is_straggler(self, running_s: float) -> bool:
+        """Whether an invocation that has been running for `running_s` deserves a backup attempt.
+
+        It does when at least ten of its kind were started, half of them have ended, and it has been running for three
+        times their median. Source: the rule of Cubed's `should_launch_backup` (cubed/runtime/backup.py), which has it
+        from MapReduce's backup tasks (Dean and Ghemawat, OSDI 2004).
+        """
+        if self.started < 10 or self.ended < math.ceil(self.started / 2):
+            return False
+        return running_s > 3.0 * statistics.median(self.trips_s)
 
 
 def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Durations) -> int:

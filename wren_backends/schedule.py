@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
-from concurrent.futures import Future
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -70,10 +69,11 @@ class Schedule:
             if _start(self._waiting.popleft()):
                 calls.append(head)
                 sent.add(head.function.key)
+        self._known(first.kind).started += 1
         return Group(calls)
 
     def _group_size(self, first: Call, in_flight: int) -> int:
-        known = self._durations.get(first.kind) or Durations()
+        known = self._known(first.kind)
         size = self.window.size
         return calls_to_carry(len(self._waiting) + 1, size - in_flight, size, self._most, known)
 
@@ -92,10 +92,25 @@ class Schedule:
             seconds: How long each of its calls took in the worker.
             took_s: From sending its event to having its outcomes.
         """
-        kind = group.calls[0].kind
-        self._durations.setdefault(kind, Durations()).learn(seconds, took_s)
-        if len(self._durations) > _REMEMBERED_KINDS:
-            del self._durations[next(iter(self._durations))]
+        self._known(group.calls[0].kind).learn(seconds, took_s)
+
+    def is_straggler(self, group: Group, running_s: float, least_s: float) -> bool:
+        """Whether a group takes so much longer than others of its kind that a backup attempt is worth it.
+
+        Args:
+            group: It was sent once.
+            running_s: For how long it has been running.
+            least_s: For how long it has to have been running at least.
+        """
+        return running_s >= least_s and self._known(group.calls[0].kind).is_straggler(running_s)
+
+    def _known(self, kind: str) -> Durations:
+        found = self._durations.get(kind)
+        if found is None:
+            found = self._durations[kind] = Durations()
+            if len(self._durations) > _REMEMBERED_KINDS:
+                del self._durations[next(iter(self._durations))]
+        return found
 
     def reserve(self, size: int) -> None:
         """Leave room for `size` bytes in every event."""
@@ -111,11 +126,11 @@ class Schedule:
         taken, self._waiting = list(self._waiting), deque()
         return taken
 
-    def withdraw(self, futures: Collection[Future[Any]]) -> list[Call]:
-        """Take out the groups that would travel again for nothing but `futures`."""
-        withdrawn = [group for group in self._again if all(call.future in futures for call in group.calls)]
+    def withdraw(self, unwanted: Callable[[Group], bool]) -> list[Group]:
+        """Take out those of the groups that would travel again for which `unwanted` is true."""
+        withdrawn = [group for group in self._again if unwanted(group)]
         self._again = deque(group for group in self._again if group not in withdrawn)
-        return [call for group in withdrawn for call in group.calls]
+        return withdrawn
 
 
 def _start(call: Call) -> bool:

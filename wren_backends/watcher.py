@@ -53,7 +53,7 @@ class Watcher:
         self._failures = FailureRecords(root, job_id, function, datetime.now(UTC)) if root is not None else None
         self._failures_due = 0.0
         self._failed: dict[tuple[int, int], AsyncInvocationFailed] = {}
-        self._waiting: dict[int, tuple[int, asyncio.Future[memoryview]]] = {}
+        self._waiting: dict[tuple[int, int], asyncio.Future[memoryview]] = {}
         self._task: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
 
@@ -74,7 +74,7 @@ class Watcher:
         if known is not None:
             raise known
         found = asyncio.get_running_loop().create_future()
-        self._waiting[seq] = attempt, found
+        self._waiting[seq, attempt] = found
         self._more.set()
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._poll())
@@ -83,7 +83,7 @@ class Watcher:
                 frame: memoryview = await found
                 return frame
         finally:
-            self._waiting.pop(seq, None)
+            self._waiting.pop((seq, attempt), None)
 
     async def close(self) -> None:
         """Stop polling."""
@@ -121,27 +121,28 @@ class Watcher:
         return found
 
     def _fail_all(self, error: Exception) -> None:
-        for _, future in self._waiting.values():
+        for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)
 
     async def _poll_outcomes(self) -> int:
-        first = min(self._waiting)
+        awaited = {seq for (seq, _), future in self._waiting.items() if not future.done()}
+        first = min(awaited, default=0)
         start_after = outcome_key(self._job_id, first - 1) if first else None
         due = []
         async for key in self._store.list_async(outcome_folder(self._job_id), start_after):
             name = key.rsplit("/", 1)[1]
             seq = int(name) if name.isdecimal() else -1
-            if seq in self._waiting and not self._waiting[seq][1].done():
+            if seq in awaited:
                 due.append(seq)
         await gather_some(self._fetch(seq) for seq in due)
         return len(due)
 
     async def _fetch(self, seq: int) -> None:
         data = await self._store.get_async(outcome_key(self._job_id, seq))
-        _, future = self._waiting.get(seq, (0, None))
-        if future is not None and not future.done():
-            future.set_result(data)
+        for (awaited, _), future in self._waiting.items():
+            if awaited == seq and not future.done():
+                future.set_result(data)
 
     def _tell(self, failure: Failure) -> bool:
         """Tell whoever waits for the call that a record names; keep it if nobody does so yet."""
@@ -149,8 +150,8 @@ class Watcher:
             return False
         seq, attempt = failure.seqs[0], failure.attempt
         failed = AsyncInvocationFailed(failure.body, failure.request_id, failure.condition)
-        awaited, future = self._waiting.get(seq, (0, None))
-        if future is None or awaited != attempt:
+        future = self._waiting.get((seq, attempt))
+        if future is None:
             self._failed[seq, attempt] = failed
             return False
         if not future.done():

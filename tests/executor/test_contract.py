@@ -32,7 +32,7 @@ def boom():
 
 
 def test_futures_are_the_standard_ones(executor):
-    assert type(executor.submit(pow, 2, 2)) is concurrent.futures.Future
+    assert isinstance(executor.submit(pow, 2, 2), concurrent.futures.Future)
     assert isinstance(executor, concurrent.futures.Executor)
     assert executor._max_workers == 2
 

@@ -1,0 +1,525 @@
+"""Calls on their way: sent, sent again, given a second attempt, delivered, ended. Belongs to one event loop's thread.
+
+An **invocation** is one attempt at a group and has an asyncio task; whatever ends it, `_on_ended` sees to it that no
+call of its group is left without an outcome. While a straggler has a backup attempt, its group has two invocations: the
+first that brings outcomes wins, and a failure counts only when no other is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from lambda_worker import codec
+from lambda_worker.objects import ObjectStore, ObjectStoreError
+from lambda_worker.protocol import EVENT_BUDGET_BYTES, Frame, Outcome
+from wren_backends import collector, faults
+from wren_backends.blobs import Blobs
+from wren_backends.calls import Call, Group, Numbers, event_size
+from wren_backends.carrier import Carrier, Initializer, Trip
+from wren_backends.config import Config
+from wren_backends.connection import Connection, open_store
+from wren_backends.errors import (
+    BrokenWrenExecutor,
+    EnvironmentLostError,
+    InvocationError,
+    InvocationTimeoutError,
+    OutOfMemoryError,
+    StorageError,
+    TamperedObjectError,
+    WrenError,
+)
+from wren_backends.events import Journal, logger
+from wren_backends.invoker import InvokeFault, Invoker
+from wren_backends.recorder import Recorder
+from wren_backends.resolver import Resolver
+from wren_backends.retry import backoff_s
+from wren_backends.schedule import Schedule, again
+from wren_backends.stopper import Stopper
+from wren_backends.watcher import Watcher
+
+_MANY = 64
+"""Invocations in flight from which on the garbage collector is minded."""
+
+_LOOKS_PER_BACKUP_DELAY = 4
+_SELDOMEST_LOOK_S = 1.0
+
+_REGROUPED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
+"""Ends of an environment that one of several calls brought about: each of them deserves an environment of its own."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Invocation:
+    """One attempt at a group, in flight.
+
+    Attributes:
+        group: Its calls.
+        attempt: Which attempt at them it is.
+        number: Its number within the job.
+        begun: Clock time at which it was started, in seconds.
+        is_backup: Whether another attempt at the same calls was in flight when it was started.
+    """
+
+    group: Group
+    attempt: int
+    number: int
+    begun: float
+    is_backup: bool
+
+
+class Engine:
+    """Carries the calls of one job; to be made anywhere, and used on one event loop from `open` on.
+
+    Args:
+        config: Settings.
+        connection: Function and bucket.
+        larger: A function with more memory for calls that ran out of it.
+        job_id: The job's id.
+        max_workers: Most invocations in flight.
+        journal: Is told what happens.
+        store: The project's prefix of the bucket.
+        resolver: Where outcomes go.
+        numbers: Of the job's calls.
+        wake: Called when there may be something to pump.
+        invoker_factory: Makes an invoker, on the event loop.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        connection: Connection,
+        larger: Connection | None,
+        job_id: str,
+        max_workers: int,
+        journal: Journal,
+        *,
+        store: ObjectStore,
+        resolver: Resolver,
+        numbers: Numbers,
+        wake: Callable[[], None],
+        invoker_factory: Callable[[Connection], Invoker],
+        rng: Random,
+    ) -> None:
+        self._config = config
+        self._connection = connection
+        self._larger = larger
+        self._job_id = job_id
+        self._journal = journal
+        self._store = store
+        self._resolver = resolver
+        self._numbers = numbers
+        self._wake = wake
+        self._invoker_factory = invoker_factory
+        self._rng = rng
+        event_bytes = EVENT_BUDGET_BYTES[config.mode]
+        self.blobs = Blobs(store, config.inline_limit_bytes, event_bytes // 4, journal)
+        self.broken: BrokenWrenExecutor | None = None
+        self._initializer: Initializer | None = None
+        # Where a call must not run twice, it must not share the fate of others either.
+        together = config.calls_per_invocation if config.max_attempts > 1 else 1
+        self._schedule = Schedule(max_workers, together, event_bytes)
+        self._tasks: dict[asyncio.Task[None], Invocation] = {}
+        self._resting: dict[Group, asyncio.TimerHandle] = {}
+        self._look: asyncio.TimerHandle | None = None
+        self._started = 0
+        self._throttles = 0
+        self._starved_since: float | None = None
+        self._paused_until = 0.0
+        self._relaxed = False
+
+    def set_initializer(self, initializer: Initializer) -> None:
+        """Have it run once per execution environment before the first call there; to be set before any call."""
+        self._initializer = initializer
+        self._schedule.reserve(event_size(initializer.payload))
+
+    async def open(self) -> None:
+        """Get ready, on the event loop that is running."""
+        self._loop = asyncio.get_running_loop()
+        function = self._connection.function
+        self._recorder = Recorder(
+            self._store, self._config, self._job_id, function, lambda: self._numbers.given, self._journal
+        )
+        self._carrier = self._open_carrier(self._connection)
+        self._larger_carrier = self._open_carrier(self._larger) if self._larger else None
+        key = codec.job_key(self._connection.function_key, self._job_id)
+        self._stopper = Stopper(self._store, self._job_id, key, self._journal)
+
+    def _open_carrier(self, connection: Connection) -> Carrier:
+        root = open_store(connection, "") if self._config.mode == "s3" else None
+        return Carrier(
+            self._config,
+            connection,
+            self._job_id,
+            store=self._store,
+            blobs=self.blobs,
+            invoker=self._invoker_factory(connection),
+            watcher=Watcher(self._store, root, self._job_id, connection.function, self._journal),
+            journal=self._journal,
+        )
+
+    async def finish(self) -> None:
+        """Every call has ended: leave word of it."""
+        await self._stopper.flush()
+        await self._recorder.close()
+
+    async def close(self) -> None:
+        """Close what `open` opened."""
+        if self._look is not None:
+            self._look.cancel()
+        if self._relaxed:
+            collector.restore()
+        for carrier in (self._carrier, self._larger_carrier):
+            if carrier is not None:
+                await carrier.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits, travels or rests."""
+        return not (self._schedule or self._tasks or self._resting)
+
+    def add(self, call: Call) -> None:
+        """Queue a call."""
+        self._schedule.add(call)
+
+    def pump(self) -> None:
+        """Start as many invocations as may be."""
+        if self._loop.time() < self._paused_until:
+            return
+        while (group := self._schedule.next_group(len(self._tasks))) is not None:
+            self._start(group)
+        self._mind_collector()
+        self._mind_stragglers()
+
+    def drop_waiting(self, *, cancel: bool) -> None:
+        """End the calls that were never sent, by cancellation or because the executor is broken.
+
+        Both run the users' callbacks, so they are the resolver's work.
+        """
+        for call in self._schedule.clear():
+            if cancel:
+                self._resolver.cancel(call)
+            elif call.future.set_running_or_notify_cancel():
+                self._resolver.fail(call, BrokenWrenExecutor(str(self.broken)))
+
+    def give_up(self, error: BrokenWrenExecutor) -> None:
+        """The event loop is gone: nothing that waits may wait for ever."""
+        self.broken = error
+        self._fail([call for call in self._schedule.clear() if call.future.set_running_or_notify_cancel()], error)
+        under_way = [invocation.group for invocation in self._tasks.values()]
+        for group in (*under_way, *self._resting, *self._schedule.clear_again()):
+            self._fail(group.stranded, error)
+
+    # ---- starting and stopping
+
+    def _start(self, group: Group, *, is_backup: bool = False) -> None:
+        self._started += 1
+        invocation = Invocation(group, group.attempt, self._started, self._loop.time(), is_backup)
+        task = self._loop.create_task(self._carry(invocation))
+        self._tasks[task] = invocation
+        task.add_done_callback(self._on_ended)
+
+    def _mind_collector(self) -> None:
+        many = len(self._tasks) >= (_MANY // 2 if self._relaxed else _MANY)
+        if many != self._relaxed:
+            self._relaxed = many
+            collector.relax() if many else collector.restore()
+
+    def _mind_stragglers(self) -> None:
+        if self._config.backups and self._tasks and self._look is None:
+            delay_s = min(_SELDOMEST_LOOK_S, self._config.backup_after_s / _LOOKS_PER_BACKUP_DELAY)
+            self._look = self._loop.call_later(delay_s, self._look_for_stragglers)
+
+    def _look_for_stragglers(self) -> None:
+        """Start a backup attempt at what takes far longer than its like, if there is a slot to spare for it."""
+        self._look = None
+        now = self._loop.time()
+        for invocation in list(self._tasks.values()):
+            group, running_s = invocation.group, now - invocation.begun
+            if len(self._tasks) >= self._schedule.window.size or self._schedule:
+                break
+            if group.may_have_backup and self._schedule.is_straggler(group, running_s, self._config.backup_after_s):
+                group.has_backup = True
+                group.attempt += 1
+                self._journal.say("backup.started", logging.INFO, calls=group.label, after_s=round(running_s, 3))
+                self._start(group, is_backup=True)
+        self._mind_stragglers()
+
+    def abandon(self, futures: Collection[Future[Any]] | None) -> None:
+        """Let go of everything in flight that serves nobody but `futures`; None: of everything.
+
+        Their slots are free at once. Workers find out between the calls of an invocation; Lambda itself cannot be told.
+        """
+
+        def serves_nobody_else(group: Group) -> bool:
+            return futures is None or all(call.future in futures for call in group.calls)
+
+        stopped: list[Call] = []
+        for task, invocation in self._tasks.items():
+            if serves_nobody_else(invocation.group):
+                if self._config.mode == "s3" or len(invocation.group.calls) > 1:
+                    stopped += invocation.group.stranded
+                task.cancel()
+        for group in [one for one in self._resting if serves_nobody_else(one)]:
+            self._resting.pop(group).cancel()
+            self._abandon(group.stranded)
+        self._abandon([call for group in self._schedule.withdraw(serves_nobody_else) for call in group.stranded])
+        self._stopper.stop(call.seq for call in stopped)
+        self._wake()
+
+    def _abandon(self, calls: Collection[Call]) -> None:
+        for call in calls:
+            self._fail([call], CancelledError(f"{call.label} was abandoned"))
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        invocation = self._tasks.pop(task)
+        group = invocation.group
+        self._wake()
+        if self._has_rival(invocation):
+            return
+        if task.cancelled():
+            self._abandon(group.stranded)
+        elif (error := task.exception()) is not None:
+            logger.error("invocation.crashed calls=%s", group.label, exc_info=error)
+            for call in group.stranded:
+                self._fail([call], InvocationError(f"{call.label}: {type(error).__name__}: {error}"))
+
+    # ---- the life of an invocation
+
+    async def _carry(self, invocation: Invocation) -> None:
+        """Bring a group's outcomes home, or its error, or see to it that its calls travel again."""
+        group = invocation.group
+        try:
+            await self._recorder.begin(group.label)
+            trip = await self._carrier_of(group).carry(group, invocation.attempt, self._initializer)
+        except InvokeFault as fault:
+            self._refused(invocation, fault)
+        except WrenError as error:
+            if self._has_rival(invocation):
+                self._say_outrun(invocation, type(error).__name__)
+            else:
+                self._lost(group, error)
+        else:
+            self._end_rivals(invocation)
+            self._learn(invocation, trip)
+            await self._deliver(group, trip.frame)
+
+    def _carrier_of(self, group: Group) -> Carrier:
+        return self._larger_carrier if group.enlarged and self._larger_carrier else self._carrier
+
+    def _has_rival(self, invocation: Invocation) -> bool:
+        """Whether another attempt at the same calls is under way."""
+        return invocation.group.has_backup and bool(self._rivals(invocation))
+
+    def _rivals(self, invocation: Invocation) -> list[asyncio.Task[None]]:
+        return [
+            task
+            for task, other in self._tasks.items()
+            if other.group is invocation.group and other is not invocation and not task.done()
+        ]
+
+    def _end_rivals(self, invocation: Invocation) -> None:
+        """This one has the outcomes: nobody waits for another's any more, so that nothing is delivered twice."""
+        if invocation.group.has_backup:
+            for task in self._rivals(invocation):
+                task.cancel()
+            if invocation.is_backup:
+                self._journal.say("backup.won", logging.INFO, calls=invocation.group.label)
+
+    def _say_outrun(self, invocation: Invocation, why: str) -> None:
+        self._journal.say("attempt.dropped", calls=invocation.group.label, attempt=invocation.attempt, reason=why)
+
+    def _refused(self, invocation: Invocation, fault: InvokeFault) -> None:
+        """An invocation brought no response: send it again later, or end it."""
+        group, now = invocation.group, self._loop.time()
+        if fault.kind == "throttled":
+            self._throttled(invocation, fault, now)
+        elif self._has_rival(invocation):
+            self._say_outrun(invocation, fault.code)
+        elif fault.kind == "rejected":
+            if fault.is_too_large and len(group.calls) > 1:
+                self._schedule.split(group, group.attempt, group.deaths)
+            else:
+                self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), 0))
+        else:
+            self._back_off(group, fault, now)
+
+    def _back_off(self, group: Group, fault: InvokeFault, now: float) -> None:
+        since = now if group.refused_since is None else group.refused_since
+        lost = fault.kind == "lost"
+        may_have_run = lost or (fault.kind == "service" and not group.repeatable)
+        deaths = group.deaths + may_have_run
+        if now - since > self._config.retry_budget_s or deaths >= self._attempts(group):
+            self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), now - since))
+            return
+        changed = again(
+            group,
+            attempt=group.attempt + (fault.kind != "unsent"),
+            deaths=deaths,
+            refusals=group.refusals + 1,
+            # A lost response may have taken minutes to be given up; those do not count as being refused.
+            refused_since=None if lost else since,
+        )
+        delay_s = backoff_s(changed.refusals, self._rng)
+        self._say_refused(fault, delay_s)
+        self._resting[changed] = self._loop.call_later(delay_s, self._on_rested, changed)
+
+    def _attempts(self, group: Group) -> int:
+        return self._config.max_attempts if group.repeatable else 1
+
+    def _function_of(self, group: Group) -> str:
+        return self._carrier_of(group).function
+
+    def _on_rested(self, group: Group) -> None:
+        del self._resting[group]
+        self._schedule.add_again(group)
+        self._wake()
+
+    def _throttled(self, invocation: Invocation, fault: InvokeFault, now: float) -> None:
+        """There is no concurrency left: wait with everything, and end a call only if nothing at all gets through."""
+        group = invocation.group
+        if self._schedule.window.throttled(invocation.number, len(self._tasks), self._started + 1):
+            self._journal.say("window.shrunk", logging.INFO, size=self._schedule.window.size)
+        if len(self._tasks) > 1:  # others are in flight, which may well be what takes the concurrency
+            self._starved_since = None
+        elif self._starved_since is None:
+            self._starved_since = now
+        elif now - self._starved_since > self._config.retry_budget_s:
+            spent_s = now - self._starved_since
+            self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), spent_s))
+            return
+        if now >= self._paused_until:  # the first of its round
+            self._throttles += 1
+            delay_s = backoff_s(self._throttles, self._rng)
+            self._say_refused(fault, delay_s)
+            self._paused_until = now + delay_s
+            self._loop.call_later(delay_s, self._wake)
+        if self._has_rival(invocation):
+            self._say_outrun(invocation, fault.code)
+        else:
+            self._schedule.add_again(again(group))
+
+    def _say_refused(self, fault: InvokeFault, delay_s: float) -> None:
+        self._journal.say("invocation.refused", kind=fault.kind, code=fault.code, delay_s=round(delay_s, 3))
+
+    def _lost(self, group: Group, error: WrenError) -> None:
+        """An attempt ended without outcomes, and will not bring any."""
+        if isinstance(error, _REGROUPED):
+            self._regroup(group, error)
+            return
+        if isinstance(error, BrokenWrenExecutor) and self.broken is None:
+            self.broken = error
+            logging.getLogger("concurrent.futures").critical("Exception in initializer:\n%s", error)
+        self._fail(group.stranded, error)
+
+    def _regroup(self, group: Group, error: WrenError) -> None:
+        """An environment died under a group: its calls travel again alone, or have this for their end."""
+        attempt, deaths, most = group.attempt + 1, group.deaths + 1, self._attempts(group)
+        if len(group.calls) > 1 and deaths < most:
+            self._journal.say("invocation.split", logging.INFO, calls=len(group.calls), error=type(error).__name__)
+            self._schedule.split(group, attempt, deaths)
+        elif self._may_enlarge(group, error):
+            for call in group.stranded:
+                self._travel_anew(call, "call.enlarged", enlarged=True)
+        elif self._may_repeat(error) and deaths < most:
+            self._journal.say("invocation.retried", logging.INFO, attempt=attempt, reason=type(error).__name__)
+            self._schedule.add_again(again(group, attempt=attempt, deaths=deaths))
+        elif self._may_repeat(error):
+            self._fail(group.stranded, type(error)(f"{error} (attempt {deaths} of {most})"))
+        else:
+            self._fail(group.stranded, error)
+
+    def _may_enlarge(self, group: Group, error: WrenError) -> bool:
+        small = self._larger_carrier is not None and not group.enlarged
+        return small and isinstance(error, OutOfMemoryError) and group.repeatable
+
+    def _may_repeat(self, error: WrenError) -> bool:
+        """Whether an attempt at a call that was alone may end better the next time."""
+        return isinstance(error, EnvironmentLostError) or self._config.retry_exhausted
+
+    # ---- delivery
+
+    def _fail(self, calls: Collection[Call], error: WrenError | CancelledError) -> None:
+        for call in list(calls):
+            call.group = None
+            self._journal.say("call.failed", call=call.label, error=type(error).__name__)
+            self._resolver.fail(call, type(error)(*error.args))
+
+    def _learn(self, invocation: Invocation, trip: Trip) -> None:
+        group, frame, seconds = invocation.group, trip.frame, [outcome.seconds for outcome in trip.frame.outcomes]
+        self._throttles, self._starved_since = 0, None
+        self._schedule.window.succeeded(len(self._tasks))
+        self._schedule.learn(group, seconds, trip.took_s)
+        add = self._journal.add
+        add("call.seconds", sum(seconds))
+        add("call.cpu_s", sum(outcome.cpu_s for outcome in frame.outcomes))
+        add("environment.cold_started", frame.events_before == 0)
+        for verb, count in frame.s3_requests.items():
+            add(f"s3.worker.{verb}", count)
+        self._journal.say(
+            "invocation.finished",
+            number=invocation.number,
+            calls=len(group.calls),
+            first_seq=group.first_seq,
+            attempt=invocation.attempt,
+            took_s=round(trip.took_s, 6),
+            calls_s=round(sum(seconds), 6),
+            environment=frame.environment_id,
+            cold=frame.events_before == 0,
+            rss_bytes=frame.rss_bytes,
+        )
+
+    async def _deliver(self, group: Group, frame: Frame) -> None:
+        outcomes = {outcome.seq: outcome for outcome in frame.outcomes}
+        for call in group.stranded:
+            outcome = outcomes.get(call.seq)
+            if outcome is None:
+                # What is committed under this number is from an attempt with other company, or one that ran out of
+                # time before this call's turn.
+                self._schedule.add_again(Group([call], group.attempt + 1, group.deaths, enlarged=group.enlarged))
+            elif outcome.kind == "error" and call.retries_left > 0:
+                call.retries_left -= 1
+                self._travel_anew(call, "call.retried")
+            elif outcome.reason == "missing_blob" and self._can_send_again(call):
+                self._travel_anew(call, "call.sent_again")
+            elif outcome.reason == "time_limit" and self._may_have_more_time(group):
+                self._travel_anew(call, "call.retried", deaths=group.deaths + 1, enlarged=group.enlarged)
+            else:
+                await self._hand_over(call, outcome, frame)
+
+    def _may_have_more_time(self, group: Group) -> bool:
+        """A call that was stopped at the time limit may have begun late, after others of its group."""
+        more = group.deaths + 1 < self._attempts(group)
+        return more and (len(group.calls) > 1 or self._config.retry_exhausted)
+
+    def _travel_anew(self, call: Call, said: str, *, deaths: int = 0, enlarged: bool = False) -> None:
+        """Give a call a new number: under the old one its first outcome may stand."""
+        call.seq = self._numbers.next()
+        self._journal.say(said, logging.INFO, call=call.label)
+        self._schedule.add_again(Group([call], deaths=deaths, enlarged=enlarged))
+
+    def _can_send_again(self, call: Call) -> bool:
+        """Forget blobs that have vanished; whether all of them can be uploaded once more."""
+        at_hand = all([self.blobs.forget(ref) for ref in call.blobs()])
+        call.sent_again, before = True, call.sent_again
+        return at_hand and not before
+
+    async def _hand_over(self, call: Call, outcome: Outcome, frame: Frame) -> None:
+        if outcome.reason == "tampered_blob":
+            for ref in call.blobs():
+                self.blobs.forget(ref, overwrite=True)
+        try:
+            parts = await self._carrier.fetch(outcome.payload)
+        except codec.TamperedError as error:
+            self._fail([call], TamperedObjectError(f"{call.label}: {error}. Somebody else writes to the bucket"))
+        except ObjectStoreError as error:
+            self._fail([call], StorageError(f"{call.label}: its result cannot be fetched: {error}"))
+        else:
+            call.group = None
+            self._journal.say("call.finished", seq=call.seq, kind=outcome.kind)
+            self._resolver.resolve(call, outcome, parts, frame)
