@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
 from lambda_worker.codec import verify
@@ -117,11 +117,19 @@ class ObjectStore:
     def get(self, key: str) -> memoryview:
         """Content of an object; raises MissingObjectError, ObjectStoreError."""
         with self._errors("GET", key):
+            try:
+                return memoryview(obstore.get(self._store, key).bytes())
+            except PermissionDeniedError:
+                self._check_it_exists(key)
             return memoryview(obstore.get(self._store, key).bytes())
 
     async def get_async(self, key: str) -> memoryview:
         """Content of an object; raises MissingObjectError, ObjectStoreError."""
         with self._errors("GET", key):
+            try:
+                return memoryview(await (await obstore.get_async(self._store, key)).bytes_async())
+            except PermissionDeniedError:
+                await self._check_it_exists_async(key)
             return memoryview(await (await obstore.get_async(self._store, key)).bytes_async())
 
     async def get_small_async(self, key: str, limit_bytes: int) -> tuple[memoryview, ObjectInfo]:
@@ -195,12 +203,30 @@ class ObjectStore:
         return True
 
     async def _has_async(self, ref: BlobRef) -> bool:
-        try:
-            with self._errors("HEAD", ref.key):
+        with self._errors("HEAD", ref.key):
+            try:
                 found = await obstore.head_async(self._store, ref.key)
-        except MissingObjectError:
-            return False
+            except (FileNotFoundError, PermissionDeniedError):  # refused: it may be missing, see below, and is sent
+                return False
         return bool(found["size"] == ref.size)
+
+    # AWS answers 403 and not 404 for a missing object to whoever may not list the whole bucket (S3 API reference,
+    # GetObject, "Permissions"). A listing of its folder tells what is missing from what is forbidden; an object that
+    # is listed is asked for once more, because it may have come in between.
+
+    def _check_it_exists(self, key: str) -> None:
+        """Raise FileNotFoundError if a refused object is not there at all."""
+        self.requests["LIST"] += 1
+        pages = obstore.list(self._store, _folder(key), offset=key[:-1])
+        _check_found(next((one["path"] for page in pages for one in page if one["path"] >= key), None), key)
+
+    async def _check_it_exists_async(self, key: str) -> None:
+        self.requests["LIST"] += 1
+        async for page in obstore.list(self._store, _folder(key), offset=key[:-1]):
+            for one in page:
+                if one["path"] >= key:
+                    return _check_found(one["path"], key)
+        _check_found(None, key)
 
     async def list_async(self, prefix: str, start_after: str | None = None) -> AsyncIterator[str]:
         """Keys below `prefix` in order, from the first after `start_after` on."""
@@ -228,6 +254,15 @@ class ObjectStore:
             raise MissingObjectError(f"{verb} {self.where}/{key}: not found ({_first_line(error)})") from None
         except (BaseError, OSError) as error:
             raise ObjectStoreError(f"{verb} {self.where}/{key} failed: {_first_line(error)}") from error
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _check_found(found: str | None, key: str) -> None:
+    if found != key:
+        raise FileNotFoundError("S3 refused it, and does not list it either")
 
 
 def _first_line(error: BaseException) -> str:
