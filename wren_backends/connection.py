@@ -175,7 +175,7 @@ def _connect_aws(config: Config) -> Connection:
 
     session = boto3.session.Session(region_name=config.region)
     if not session.region_name:
-        raise ConfigError("no AWS region: set WREN_REGION or AWS_REGION, or run `aws configure`")
+        raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
     credentials = session.get_credentials()
     if credentials is None:
         raise ConfigError(
