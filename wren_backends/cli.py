@@ -1,4 +1,4 @@
-"""The `wren` command: what is configured, the local cloud, a first call."""
+"""The `wren` command: what is configured, the local cloud, a first call, role and function on AWS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.table import Table
 
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError, WrenError
+
+if TYPE_CHECKING:
+    from wren_backends.deploy.role import Scope
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -85,12 +88,67 @@ def test_function(as_json: bool) -> None:
         )
 
 
+@main.command(name="create_role")
+@click.option("--name", help="Name of the role. Default: the function's, with -worker behind it.")
+@click.option("--adopt", is_flag=True, help="Take over a role of that name that was made otherwise.")
+@click.option("--print", "only_print", is_flag=True, help="Print all policies as JSON; ask and change nothing on AWS.")
+def create_role(name: str | None, adopt: bool, only_print: bool) -> None:
+    """Make the role that the function runs as, or bring it up to date.
+
+    It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
+    who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
+    """
+    import boto3
+
+    from wren_backends.deploy import role
+
+    settings = Config.load()
+    if not settings.bucket:
+        raise ConfigError("create_role needs a bucket: set WREN_BUCKET to the one that the function is to use")
+    session = boto3.session.Session(region_name=settings.region)
+    if not session.region_name:
+        raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
+    scope = role.Scope(settings.function, settings.bucket, settings.prefix, session.region_name)
+    if only_print:
+        documents = {
+            "trust": role.trust_policy(),
+            "worker": role.worker_policy(scope),
+            "client": role.client_policy(scope),
+        }
+        click.echo(json.dumps(documents, indent=2))
+        return
+    made = role.create_role(
+        session.client("iam"), name or role.default_role_name(scope.function), _in_account(scope, session), adopt=adopt
+    )
+    click.echo(
+        f"{made.arn}: {made.change}. It may use {_place(scope)} and write the logs of function {scope.function}."
+    )
+    if made.others:
+        click.echo(f"It has other policies too, which were left alone: {', '.join(made.others)}.")
+    click.echo(f"Next: wren deploy_lambda --role {made.arn}")
+
+
+def _in_account(scope: Scope, session: Any) -> Scope:
+    """The scope, with the account that the credentials belong to."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        caller = session.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        raise ConfigError(
+            f"AWS does not say whose the credentials are ({error}): set them with `aws configure`, or check the network"
+        ) from error
+    return dataclasses.replace(scope, account=caller["Account"], partition=caller["Arn"].split(":")[1])
+
+
+def _place(scope: Scope) -> str:
+    return f"s3://{scope.bucket}/{scope.prefix}".rstrip("/")
+
+
 @main.command(name="deploy_lambda")
-@click.option(
-    "--role", required=True, help="ARN of the role the function runs as: it may use the bucket and write logs."
-)
+@click.option("--role", help="ARN of the role the function runs as; `wren create_role` makes one.")
 @click.option("--layer", "layers", multiple=True, help="ARN of a layer version with your packages; may be given again.")
-def deploy_lambda(role: str, layers: tuple[str, ...]) -> None:
+def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
     """Create the function on AWS, or bring it up to date with this environment.
 
     Name, bucket, memory and time limit are those of `wren config`. The function runs this environment's Python.
@@ -103,11 +161,22 @@ def deploy_lambda(role: str, layers: tuple[str, ...]) -> None:
     settings = Config.load()
     if not settings.bucket:
         raise ConfigError("deploy_lambda needs a bucket: set WREN_BUCKET to one of yours")
+    if not role:
+        raise ConfigError(
+            "deploy_lambda needs the role that the function is to run as: make it with `wren create_role`, which says "
+            "what to pass with --role"
+        )
     spec = FunctionSpec(settings.function, role, settings.bucket, settings.memory_mb, settings.timeout_s, layers)
     try:
         made = deploy(boto3.client("lambda", region_name=settings.region), spec)
     except (BotoCoreError, ClientError) as error:
-        raise DeploymentError(f"function {spec.name!r} was not deployed: {error}") from error
+        text = f"function {spec.name!r} was not deployed: {error}"
+        if "cannot be assumed by Lambda" in str(error):
+            text += (
+                ". Make the role with `wren create_role`. If that was just done, Lambda hears of it within a minute: "
+                "try again"
+            )
+        raise DeploymentError(text) from error
     click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")
 
 

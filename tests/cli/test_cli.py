@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import boto3
@@ -95,3 +97,102 @@ def test_deploy_lambda_without_a_bucket_says_what_to_set(wren):
     done = wren("deploy_lambda", "--role", "arn")
     assert done.returncode == 1
     assert "WREN_BUCKET" in done.stderr
+
+
+def test_deploy_lambda_without_a_role_says_how_to_make_one(wren):
+    done = wren("deploy_lambda", WREN_BUCKET=BUCKET)
+    assert done.returncode == 1
+    assert "wren create_role" in done.stderr
+
+
+class RefusingLambda(BaseHTTPRequestHandler):
+    """Answers as AWS does when a role is not there, or not known to Lambda yet."""
+
+    def log_message(self, *_):
+        pass
+
+    def _answer(self, status, kind, text):
+        body = json.dumps({"Type": "User", "message": text, "Message": text}).encode()
+        self.send_response(status)
+        self.send_header("x-amzn-ErrorType", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self._answer(404, "ResourceNotFoundException", "Function not found")
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        text = "The role defined for the function cannot be assumed by Lambda."
+        self._answer(400, "InvalidParameterValueException", text)
+
+
+def test_deploy_lambda_with_a_role_that_is_not_there_says_how_to_make_one(wren):
+    server = HTTPServer(("127.0.0.1", 0), RefusingLambda)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        done = wren(
+            "deploy_lambda",
+            "--role",
+            "arn:aws:iam::123456789012:role/nobody",
+            WREN_BUCKET=BUCKET,
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}",
+            AWS_ACCESS_KEY_ID="any",
+            AWS_SECRET_ACCESS_KEY="any",
+            AWS_DEFAULT_REGION="us-east-1",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert done.returncode == 1
+    assert "cannot be assumed by Lambda" in done.stderr
+    assert "wren create_role" in done.stderr
+
+
+def test_from_create_role_to_a_first_call(wren, cloud):
+    settings = {**cloud.environment(), "WREN_BUCKET": BUCKET, "WREN_FUNCTION": "from-nothing"}
+    first = wren("create_role", **settings)
+    assert "from-nothing-worker: created" in first.stdout, first.stderr
+    said = first.stdout.splitlines()[-1].removeprefix("Next: wren ").split()
+    assert wren("create-role", **settings).stdout == first.stdout.replace("created", "unchanged")
+    moved = wren("create_role", **settings | {"WREN_PREFIX": "elsewhere"})
+    assert f"updated. It may use s3://{BUCKET}/elsewhere and" in moved.stdout
+    assert wren(*said, **settings).returncode == 0
+    assert json.loads(wren("test_function", "--json", **settings).stdout)["answer"] == [8, 2]
+
+
+def test_create_role_refuses_the_role_of_another_function(wren, cloud):
+    settings = {**cloud.environment(), "WREN_BUCKET": BUCKET}
+    assert wren("create_role", "--name", "taken", **settings, WREN_FUNCTION="one").returncode == 0
+    done = wren("create_role", "--name", "taken", **settings, WREN_FUNCTION="two")
+    assert done.returncode == 1
+    assert "function 'one'" in done.stderr
+    assert "--adopt" in done.stderr
+    adopted = wren("create_role", "--name", "taken", "--adopt", **settings, WREN_FUNCTION="two")
+    assert "taken: updated" in adopted.stdout, adopted.stderr
+
+
+def test_create_role_prints_the_policies_without_aws(wren):
+    done = wren("create_role", "--print", WREN_BUCKET="mine", WREN_REGION="eu-west-1")
+    printed = json.loads(done.stdout)
+    assert set(printed) == {"trust", "worker", "client"}
+    assert "arn:aws:s3:::mine/wren/jobs/*" in done.stdout
+    assert "log-group:/aws/lambda/wren" in json.dumps(printed["worker"])
+    assert "lambda:InvokeFunction" in json.dumps(printed["client"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({}, "WREN_BUCKET"),
+        ({"WREN_BUCKET": "mine"}, "WREN_REGION"),
+        ({"WREN_BUCKET": "mine", "WREN_REGION": "eu-west-1"}, "aws configure"),
+    ],
+)
+def test_create_role_says_what_is_missing(wren, settings, hint):
+    done = wren("create_role", **settings)
+    assert done.returncode == 1
+    assert hint in done.stderr
