@@ -5,6 +5,8 @@ Foreign errors end here: a missing object is `MissingObjectError`, all else that
 
 from __future__ import annotations
 
+import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import S3Store
 
 from lambda_worker.codec import verify
@@ -28,7 +30,11 @@ _PART_BYTES = 16 * 1024 * 1024
 _HEAD_FIRST_BYTES = 1024 * 1024
 """From this size on it pays to ask whether a blob is there before sending it."""
 
-_RETRY = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+RETRY_S = 20.0
+"""How long a worker repeats a request that S3 did not answer: that is billed, but so is running calls anew."""
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_LAST_S = 3.0
 
 
 class ObjectStoreError(Exception):
@@ -63,13 +69,15 @@ class ObjectStore:
     Args:
         store: Any obstore store; its root is the project's prefix.
         where: How messages name it, such as `s3://bucket/prefix`.
+        retry_s: How long `create` tries again, in seconds; all else is the store's own business.
 
     Attributes:
         requests: Requests made so far by verb, not counting retries and multipart uploads' parts.
     """
 
-    def __init__(self, store: AnyStore, where: str) -> None:
+    def __init__(self, store: AnyStore, where: str, *, retry_s: float = RETRY_S) -> None:
         self._store = store
+        self._retry_s = retry_s
         self.where = where
         self.requests: Counter[str] = Counter()
 
@@ -83,6 +91,7 @@ class ObjectStore:
         endpoint_url: str | None = None,
         credentials: Mapping[str, str] | None = None,
         credential_provider: Callable[[], Any] | None = None,
+        retry_s: float = RETRY_S,
     ) -> ObjectStore:
         """Open a prefix of an S3 bucket. No request is made.
 
@@ -94,6 +103,7 @@ class ObjectStore:
             credentials: `access_key_id`, `secret_access_key` and, if temporary, `token`. Without them and without a
                 provider, obstore finds those of the environment (in Lambda: the role's).
             credential_provider: Called whenever credentials are needed; see `obstore.auth`.
+            retry_s: How long a request is tried again that S3 refused (5xx) or that found no S3, in seconds.
         """
         settings: dict[str, Any] = {"region": region, **(credentials or {})}
         if endpoint_url:
@@ -109,10 +119,10 @@ class ObjectStore:
                 "read_timeout": timedelta(seconds=60),  # for each read: a large object may take as long as it needs
                 "timeout": timedelta(hours=1),
             },
-            retry_config=_RETRY,  # type: ignore[arg-type]
+            retry_config=_retry_config(retry_s),  # type: ignore[arg-type]
             **settings,
         )
-        return cls(store, f"s3://{bucket}/{prefix}".rstrip("/"))
+        return cls(store, f"s3://{bucket}/{prefix}".rstrip("/"), retry_s=retry_s)
 
     def get(self, key: str) -> memoryview:
         """Content of an object; raises MissingObjectError, ObjectStoreError."""
@@ -152,13 +162,25 @@ class ObjectStore:
             return memoryview(await response.bytes_async()), info
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put an object unless there is one (`If-None-Match: *`); returns whether this call made it."""
-        with self._errors("PUT", key):
-            try:
-                obstore.put(self._store, key, data, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return False
-        return True
+        """Put an object unless there is one (`If-None-Match: *`); returns whether this call is known to have made it.
+
+        obstore does not repeat a conditional PUT whose connection broke, because it cannot know whether the first one
+        went through. Here it may have: whoever gets False reads what stands there, were it their own.
+        """
+        begun, wait_s = time.monotonic(), _BACKOFF_FIRST_S
+        while True:
+            with self._errors("PUT", key):
+                try:
+                    obstore.put(self._store, key, data, mode="create", use_multipart=False)
+                except AlreadyExistsError:
+                    return False
+                except GenericError:
+                    if time.monotonic() - begun >= self._retry_s:
+                        raise
+                else:
+                    return True
+            time.sleep(random.uniform(0, wait_s))
+            wait_s = min(2 * wait_s, _BACKOFF_LAST_S)
 
     async def put_async(self, key: str, data: bytes) -> None:
         """Put a small object, in place of what is there; raises ObjectStoreError."""
@@ -263,6 +285,16 @@ def _folder(key: str) -> str:
 def _check_found(found: str | None, key: str) -> None:
     if found != key:
         raise FileNotFoundError("S3 refused it, and does not list it either")
+
+
+def _retry_config(retry_s: float) -> dict[str, Any]:
+    """As long as there is time; waits are drawn between the first one and three times the last one."""
+    backoff = {
+        "init_backoff": timedelta(seconds=_BACKOFF_FIRST_S),
+        "max_backoff": timedelta(seconds=_BACKOFF_LAST_S),
+        "base": 3,
+    }
+    return {"max_retries": 10_000, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
 
 
 def _first_line(error: BaseException) -> str:

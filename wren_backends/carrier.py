@@ -45,6 +45,13 @@ _LATE_S = 5.0
 """How long after the function's time limit its outcome may still appear in S3."""
 
 
+_INIT_S = 10.0
+"""Longest init phase of an environment (AWS Lambda developer guide, "Lambda execution environment lifecycle")."""
+
+_UNSURE_S = 2.0
+"""How long an outcome is looked for that may never come, before its calls are sent again. The first outcome stands, so
+that sending too soon costs an invocation; sending too late costs the user's time."""
+
 _ENVIRONMENT_ENDED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
 
 
@@ -133,18 +140,10 @@ class Carrier:
             InvokeFault: It may be tried again.
             WrenError: It may not, or not in the same company.
         """
-        sent = time.monotonic()
         try:
-            return await self._invoke(group, attempt, initializer)
-        except InvokeFault as fault:
-            if fault.kind != "lost" or (frame := await self._recover(group, attempt, time.monotonic() - sent)) is None:
-                raise
-            return Trip(frame, time.monotonic() - sent)
-        except _ENVIRONMENT_ENDED:
-            # What was committed before the end counts.
-            if (frame := await self._committed(group)) is None:
-                raise
-            return Trip(frame, time.monotonic() - sent)
+            event = self._event(group, attempt, initializer)
+            await self._blobs.upload(event.blobs())
+            return await self._invoke_or_recover(event, group)
         except codec.TamperedError as error:
             raise TamperedObjectError(f"{group.label}: {error}. Somebody else writes to the bucket") from error
         except ProtocolError as error:
@@ -152,25 +151,46 @@ class Carrier:
         except ObjectStoreError as error:
             raise StorageError(f"{group.label}: {error}. Check bucket and credentials") from error
 
+    async def _invoke_or_recover(self, event: Event, group: Group) -> Trip:
+        sent = time.monotonic()
+        try:
+            return await self._invoke(event, group)
+        except InvokeFault as fault:
+            frame = await self._recover(group, event.attempt, time.monotonic() - sent) if fault.kind == "lost" else None
+            if frame is None:
+                raise
+        except _ENVIRONMENT_ENDED:
+            frame = await self._committed(group)  # what was committed before the end counts
+            if frame is None:
+                raise
+        return Trip(frame, time.monotonic() - sent)
+
     async def _committed(self, group: Group) -> Frame | None:
         try:
-            return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
-        except (ObjectStoreError, codec.TamperedError, ProtocolError):
+            async with asyncio.timeout(_UNSURE_S):
+                return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
+        except (TimeoutError, ObjectStoreError, codec.TamperedError, ProtocolError):
             return None  # the error that brought us here says more
 
     async def _recover(self, group: Group, attempt: int, elapsed_s: float) -> Frame | None:
-        """The response is lost. A call that ran for long commits its outcome, so waiting may save running it again."""
-        if self._mode == "direct" and elapsed_s < self._config.commit_after_s:
+        """The response is lost. A call that ran for long commits its outcome, so waiting may save running it again.
+
+        Nobody knows whether an asynchronous event was queued before the connection broke, nor how long a call had to
+        wait for its environment, and whether it thus ran for long.
+        """
+        direct, commits_s = self._mode == "direct", self._config.commit_after_s
+        if direct and elapsed_s < commits_s:
             return None
-        with_margin = max(1.0, self._connection.timeout_s - elapsed_s + _LATE_S)
+        limit_s = max(1.0, self._connection.timeout_s - elapsed_s + _LATE_S)
+        is_sure = direct and elapsed_s >= commits_s + _INIT_S
+        if not is_sure and group.repeatable and group.deaths + 1 < self._config.max_attempts:
+            limit_s = min(limit_s, _UNSURE_S)
         try:
-            return self._open(await self._watcher.watch(group.first_seq, attempt, with_margin))
+            return self._open(await self._watcher.watch(group.first_seq, attempt, limit_s))
         except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
             return None
 
-    async def _invoke(self, group: Group, attempt: int, initializer: Initializer | None) -> Trip:
-        event = self._event(group, attempt, initializer)
-        await self._blobs.upload(event.blobs())
+    async def _invoke(self, event: Event, group: Group) -> Trip:
         body = json.dumps(event.to_json()).encode()
         begun = time.perf_counter()
         self._journal.add("invocation.started")

@@ -78,13 +78,20 @@ def connect(config: Config) -> Connection:
         return _known[config]
 
 
-def open_store(connection: Connection, prefix: str) -> ObjectStore:
-    """Objects below `prefix` of the connection's bucket; no request is made."""
+def open_store(connection: Connection, prefix: str, retry_s: float = 60.0) -> ObjectStore:
+    """Objects below `prefix` of the connection's bucket; no request is made.
+
+    Args:
+        connection: Bucket and credentials.
+        prefix: Key prefix.
+        retry_s: How long requests are tried again, in seconds.
+    """
     return ObjectStore.open_s3(
         connection.bucket,
         prefix,
         region=connection.region,
         endpoint_url=connection.s3_url,
+        retry_s=retry_s,
         **connection.s3_credentials,
     )
 

@@ -78,7 +78,7 @@ class Dispatcher:
             job_id,
             max_workers,
             journal,
-            store=open_store(connection, connection.prefix),
+            store=open_store(connection, connection.prefix, config.retry_budget_s),
             resolver=self._resolver,
             numbers=self.numbers,
             wake=self._changed.set,

@@ -151,7 +151,8 @@ class Engine:
         self._stopper = Stopper(self._store, self._job_id, key, self._journal)
 
     def _open_carrier(self, connection: Connection) -> Carrier:
-        root = open_store(connection, "") if self._config.mode == "s3" else None
+        budget_s = self._config.retry_budget_s
+        root = open_store(connection, "", budget_s) if self._config.mode == "s3" else None
         return Carrier(
             self._config,
             connection,
@@ -159,7 +160,7 @@ class Engine:
             store=self._store,
             blobs=self.blobs,
             invoker=self._invoker_factory(connection),
-            watcher=Watcher(self._store, root, self._job_id, connection.function, self._journal),
+            watcher=Watcher(self._store, root, self._job_id, connection.function, self._journal, budget_s),
             journal=self._journal,
         )
 
@@ -189,6 +190,8 @@ class Engine:
 
     def pump(self) -> None:
         """Start as many invocations as may be."""
+        if self.is_idle:
+            self._throttles, self._starved_since = 0, None  # whatever comes next has a budget of its own
         if self._loop.time() < self._paused_until:
             return
         while (group := self._schedule.next_group(len(self._tasks))) is not None:
@@ -355,7 +358,8 @@ class Engine:
         may_have_run = lost or (fault.kind == "service" and not group.repeatable)
         deaths = group.deaths + may_have_run
         if now - since > self._config.retry_budget_s or deaths >= self._attempts(group):
-            self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), now - since))
+            function = self._function_of(group)
+            self._fail(group.stranded, faults.invoke_fault(fault, group.label, function, now - since, deaths))
             return
         changed = again(
             group,
@@ -402,7 +406,7 @@ class Engine:
         if self._has_rival(invocation):
             self._say_outrun(invocation, fault.code)
         else:
-            self._schedule.add_again(again(group))
+            self._schedule.add_again(again(group, refused_since=None))
 
     def _say_refused(self, fault: InvokeFault, delay_s: float) -> None:
         self._journal.say("invocation.refused", kind=fault.kind, code=fault.code, delay_s=round(delay_s, 3))
@@ -428,7 +432,8 @@ class Engine:
                 self._travel_anew(call, "call.enlarged", enlarged=True)
         elif self._may_repeat(error) and deaths < most:
             self._journal.say("invocation.retried", logging.INFO, attempt=attempt, reason=type(error).__name__)
-            self._schedule.add_again(again(group, attempt=attempt, deaths=deaths))
+            # It had been taken in: refusals before that and after it are not in a row.
+            self._schedule.add_again(again(group, attempt=attempt, deaths=deaths, refusals=0, refused_since=None))
         elif self._may_repeat(error):
             self._fail(group.stranded, type(error)(f"{error} (attempt {deaths} of {most})"))
         else:

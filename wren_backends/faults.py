@@ -60,7 +60,8 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
     if kind == "Runtime.OutOfMemory" or "signal: killed" in text:
         return OutOfMemoryError(
             f"{where}: needed more than the function's {memory_mb} MB ({text}). "
-            "Pass smaller pieces, or deploy the function with more memory (WREN_MEMORY_MB, at most 10240)"
+            "Pass smaller pieces, deploy the function with more memory (WREN_MEMORY_MB, at most 10240), or have such "
+            "calls run again with more (WREN_RETRY_MEMORY_MB)"
         )
     if kind in _DEPLOYMENT_TYPES:
         return DeploymentError(
@@ -154,12 +155,25 @@ def failure(outcome: Outcome, label: str) -> WrenError:
             return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
 
 
-def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float) -> WrenError:
-    """What a request to Lambda that finally failed means."""
+def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float, lost: int = 0) -> WrenError:
+    """What a request to Lambda that finally failed means.
+
+    Args:
+        fault: The last one.
+        label: The call or calls.
+        function: Name of the function.
+        spent_s: For how long it was tried, in seconds.
+        lost: Attempts so far that ended with their environment, or whose response was lost.
+    """
     if fault.kind == "throttled":
         return ThrottledError(
             f"{label}: Lambda refused it for {spent_s:.0f} s ({fault}). Lower max_workers, or ask AWS for more "
             "concurrency (Service Quotas, Lambda, concurrent executions)"
+        )
+    if fault.kind == "lost":
+        return InvocationError(
+            f"{label}: the connection to Lambda broke before the response was there ({fault}; attempt {lost}, and "
+            "max_attempts allows no more). It may have run. Check the network"
         )
     if fault.kind != "rejected":
         return InvocationError(

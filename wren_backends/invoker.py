@@ -19,7 +19,8 @@ from wren_backends.connection import Connection
 from wren_backends.signing import Signer
 
 FaultKind = Literal["throttled", "service", "unsent", "lost", "rejected"]
-"""Why an invocation brought no response: 429; 5xx; the request cannot have arrived; it may have; 4xx for good."""
+"""Why an invocation brought no response: 429; 5xx, or the function is changing; the request cannot have arrived; it
+may have; 4xx for good."""
 
 _REPLY_MARGIN_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -72,9 +73,11 @@ class Invoker:
         url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
         self._url = Url(url)
         self._signer = Signer(url, "lambda", connection.region, connection.credentials)
+        # An asynchronous invocation is answered once it is queued, however long it runs.
+        self._queued_within = timedelta(seconds=_REPLY_MARGIN_S)
+        self._ended_within = timedelta(seconds=connection.timeout_s + _REPLY_MARGIN_S)
         builder = (
             ClientBuilder()
-            .timeout(timedelta(seconds=connection.timeout_s + _REPLY_MARGIN_S))
             .connect_timeout(timedelta(seconds=_CONNECT_TIMEOUT_S))
             .tcp_keepalive(timedelta(seconds=_KEEPALIVE_S))
             .follow_redirects(False)
@@ -94,7 +97,8 @@ class Invoker:
         """
         kind = "RequestResponse" if wait else "Event"
         headers = self._signer.sign(event, {"x-amz-invocation-type": kind})
-        request = self._client.post(self._url).headers(headers).body_bytes(event).build()
+        limit = self._ended_within if wait else self._queued_within
+        request = self._client.post(self._url).headers(headers).body_bytes(event).timeout(limit).build()
         try:
             response = await request.send()
             body = bytes(await response.bytes())
@@ -116,7 +120,9 @@ class Invoker:
 def _kind(status: int) -> FaultKind:
     if status == 429:
         return "throttled"
-    return "service" if status >= 500 else "rejected"
+    # 409 passes too: a function that is being updated, restored from a snapshot, or woken after weeks without use
+    # (AWS Lambda API reference, "Invoke": ResourceConflictException, SnapStartNotReadyException).
+    return "service" if status >= 500 or status == 409 else "rejected"
 
 
 def _reason(error: RequestError) -> str:

@@ -14,7 +14,6 @@ from wren_backends.gather import gather_some
 from wren_backends.retry import poll_delay_s
 
 FAILURE_POLL_S = 1.0
-OUTAGE_S = 60.0
 
 
 class AsyncInvocationFailed(Exception):
@@ -42,12 +41,20 @@ class Watcher:
         job_id: The job.
         function: Name of the function, which is part of the records' keys.
         journal: Is told of polls.
+        outage_s: How long S3 may be away before those who wait are told, in seconds.
     """
 
     def __init__(
-        self, store: ObjectStore, root: ObjectStore | None, job_id: str, function: str, journal: Journal
+        self,
+        store: ObjectStore,
+        root: ObjectStore | None,
+        job_id: str,
+        function: str,
+        journal: Journal,
+        outage_s: float = 300.0,
     ) -> None:
         self._store = store
+        self._outage_s = outage_s
         self._job_id = job_id
         self._journal = journal
         self._failures = FailureRecords(root, job_id, function, datetime.now(UTC)) if root is not None else None
@@ -68,7 +75,7 @@ class Watcher:
         Raises:
             TimeoutError: It did not come in time.
             AsyncInvocationFailed: Lambda says that it will not come.
-            ObjectStoreError: S3 could not be asked for a minute.
+            ObjectStoreError: S3 could not be asked for `outage_s`.
         """
         known = self._failed.pop((seq, attempt), None)
         if known is not None:
@@ -102,7 +109,7 @@ class Watcher:
                 found = await self._look(loop.time())
                 answered = loop.time()
             except Exception as error:  # noqa: BLE001  it is told to everybody who waits
-                if not isinstance(error, ObjectStoreError) or loop.time() - answered > OUTAGE_S:
+                if not isinstance(error, ObjectStoreError) or loop.time() - answered >= self._outage_s:
                     self._fail_all(error)
                     return
                 found = 0

@@ -89,7 +89,7 @@ class Environment:
         if self._gauge.sample_tree() > self.pool.memory_mb << 20:
             assert self._invocation is not None
             self._kill_with(
-                wording.out_of_memory(self._invocation.request_id),
+                wording.out_of_memory(self._invocation.request_id, self._gauge.peak >> 20),
                 "Status: error\tError Type: Runtime.OutOfMemory",
             )
 

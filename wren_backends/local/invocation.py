@@ -61,9 +61,9 @@ def timed_out(request_id: str, timeout_s: float) -> bytes:
     )
 
 
-def out_of_memory(request_id: str) -> bytes:
-    """The function used more memory than it has."""
-    text = f"RequestId: {request_id} Error: Runtime exited with error: signal: killed"
+def out_of_memory(request_id: str, peak_mb: int) -> bytes:
+    """The function used more memory than it has; AWS has the same words without the peak."""
+    text = f"RequestId: {request_id} Error: Runtime exited with error: signal: killed, at {peak_mb} MB"
     return error_payload("Runtime.OutOfMemory", text)
 
 
