@@ -57,7 +57,7 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
             f"{where}: still running at the function's time limit of {timeout_s} s. "
             "Split the work, or deploy the function with a higher limit (WREN_TIMEOUT_S, at most 900)"
         )
-    if kind == "Runtime.OutOfMemory" or "signal: killed" in text:
+    if kind == "Runtime.OutOfMemory":
         return OutOfMemoryError(
             f"{where}: needed more than the function's {memory_mb} MB ({text}). "
             "Pass smaller pieces, deploy the function with more memory (WREN_MEMORY_MB, at most 10240), or have such "
@@ -69,8 +69,11 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
         )
     if kind == "Function.ResponseSizeTooLarge":
         return InvocationError(f"{where}: {text}. This should not happen: please report it")
+    reason = "as it does when code crashes or calls os._exit"
+    if "signal: killed" in text:
+        reason = f"as it may when memory runs out (the function has {memory_mb} MB) or code kills its own process"
     return EnvironmentLostError(
-        f"{where}: its execution environment died ({kind}: {text}), as it does when code crashes or calls os._exit. "
+        f"{where}: its execution environment died ({kind}: {text}), {reason}. "
         "The function's log has the last lines it printed"
     )
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Literal
 
 from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError
+from pyreqwest.exceptions import RequestError
 from pyreqwest.http import Url
 
 from wren_backends.connection import Connection
@@ -26,6 +26,9 @@ _REPLY_MARGIN_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 60.0
 """A NAT gateway forgets connections that are idle for 350 s (AWS VPC guide); a long call's is idle all the while."""
+
+_NOT_CONNECTED = "client error (Connect)"
+"""How hyper, beneath pyreqwest, words that there was no connection (hyper-util, client/legacy/client.rs)."""
 
 
 class InvokeFault(Exception):
@@ -72,6 +75,7 @@ class Invoker:
     def __init__(self, connection: Connection) -> None:
         url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
         self._url = Url(url)
+        self._host = self._url.host_str
         self._signer = Signer(url, "lambda", connection.region, connection.credentials)
         # An asynchronous invocation is answered once it is queued, however long it runs.
         self._queued_within = timedelta(seconds=_REPLY_MARGIN_S)
@@ -102,10 +106,8 @@ class Invoker:
         try:
             response = await request.send()
             body = bytes(await response.bytes())
-        except (ConnectError, ConnectTimeoutError) as error:
-            raise InvokeFault("unsent", type(error).__name__, _reason(error)) from error
         except RequestError as error:
-            raise InvokeFault("lost", type(error).__name__, _reason(error)) from error
+            raise _broken(error, self._host) from error
         got = response.headers
         if response.status < 300:
             return Response(body, got.get("x-amzn-RequestId", ""), got.get("X-Amz-Function-Error", ""))
@@ -125,7 +127,11 @@ def _kind(status: int) -> FaultKind:
     return "service" if status >= 500 or status == 409 else "rejected"
 
 
-def _reason(error: RequestError) -> str:
-    """The error's innermost cause, which says what happened in the operating system's words."""
-    causes = error.details["causes"]
-    return causes[-1]["message"] if causes else error.message
+def _broken(error: RequestError, host: str | None) -> InvokeFault:
+    """The fault of a request without a response; the innermost cause says why in the operating system's words.
+
+    pyreqwest's classes do not tell a connection that was never made from one that broke later (0.15: both are
+    ConnectError), but its causes do. Where in doubt, the request may have arrived.
+    """
+    causes = [cause["message"] for cause in error.details["causes"] or ()] or [error.message]
+    return InvokeFault("unsent" if _NOT_CONNECTED in causes else "lost", type(error).__name__, f"{host}: {causes[-1]}")
