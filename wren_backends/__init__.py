@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StorageError,
         TamperedObjectError,
         ThrottledError,
+        UnknownJobError,
         WrenError,
     )
     from wren_backends.executor import WrenExecutor
@@ -52,6 +53,7 @@ __all__ = [
     "StorageError",
     "TamperedObjectError",
     "ThrottledError",
+    "UnknownJobError",
     "WrenError",
     "WrenExecutor",
     "measure",

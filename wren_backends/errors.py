@@ -7,6 +7,7 @@
     +-- SerializationError (also pickle.PicklingError)   something cannot be pickled or unpickled
     +-- StorageError                        S3 refused, lost or could not be reached
     |   +-- TamperedObjectError             an object is not what was put there
+    |   +-- UnknownJobError                 there are no objects of such a job
     +-- InvocationError                     AWS Lambda could not run a call to its end
     |   +-- ThrottledError                  no concurrency for it within the retry budget
     |   +-- InvocationTimeoutError          the function's time limit
@@ -51,6 +52,10 @@ class StorageError(WrenError):
 
 class TamperedObjectError(StorageError):
     """An object in the bucket is not what client or worker put there; it was not unpickled."""
+
+
+class UnknownJobError(StorageError):
+    """There are no objects of such a job in the bucket."""
 
 
 class InvocationError(WrenError):

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from lambda_worker import codec
 from lambda_worker.batches import run_chunk
 from lambda_worker.protocol import BlobRef, Bytes, Payload
+from wren_backends.attached import AttachedJob
 from wren_backends.blobs import SeenBuffers
 from wren_backends.bundle import UserModules
 from wren_backends.calls import Call, Function, is_repeatable
@@ -96,6 +97,47 @@ class WrenExecutor(Executor):
         self._finalizer.atexit = False
         if initializer is not None:
             self._set_initializer(initializer, initargs)
+
+    @classmethod
+    def attach(
+        cls,
+        job_id: str,
+        *,
+        config: Config | None = None,
+        connection: Connection | None = None,
+        patience_s: float | None = None,
+        on_event: Listener | None = None,
+        **settings: Any,
+    ) -> AttachedJob:
+        """Come back to a job of mode `s3` from another process, whatever became of the one that made it.
+
+        Nothing is written or submitted, so several processes may do this at once, also while the first client lives.
+
+        Args:
+            job_id: The job: `WrenExecutor.job_id` there, or see `wren jobs list`.
+            config: Settings, the same as there. Default: `Config.load(**settings)`.
+            connection: Function and bucket to use; default: what `config` names.
+            patience_s: After how many seconds without any sign of life of the job its calls without an outcome end in
+                EnvironmentLostError. Default: as long as an event may wait in Lambda's queue and run: over an hour.
+            on_event: Called with each `Happening`, from threads of ours.
+            settings: Any field of `Config`.
+
+        Raises:
+            UnknownJobError: There are no objects of such a job.
+            ConfigError: It is not a job's id, or the job ran on another function.
+            DeploymentError, StorageError: Function or bucket cannot be used.
+        """
+        if config is not None and settings:
+            raise ConfigError("give either config= or single settings, not both")
+        set_log_level_from_environment()
+        config = config or Config.load(**settings)
+        return AttachedJob(
+            connection or connect(config),
+            job_id,
+            patience_s=patience_s,
+            forward_output=config.forward_output,
+            on_event=on_event,
+        )
 
     @property
     def _broken(self) -> Any:

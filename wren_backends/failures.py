@@ -58,7 +58,7 @@ class FailureRecords:
         """Records that have appeared since the last time; raises ObjectStoreError."""
         since = datetime.now(UTC) - CLOCK_SKEW
         found = [one async for one in self._root.list_info_async(self._folder, self._start_after)]
-        failures = await gather_some(self._read(one) for one in found if one.key not in self._seen)
+        failures = await gather_some(self._read, [one for one in found if one.key not in self._seen])
         self._start_after = max(self._start_after, self._key(since))
         self._seen = {one.key for one in found if one.key > self._start_after}
         return [one for one in failures if one is not None]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 _AT_ONCE = 64
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-async def gather_some(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results of `coroutines`, in their order; 64 of them run at once."""
+async def gather_some(work: Callable[[S], Coroutine[Any, Any, T]], items: Iterable[S]) -> list[T]:
+    """What `work` makes of each of `items`, in their order; 64 of them are worked at at once."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+    async def one(item: S) -> T:
         async with gate:
-            return await coroutine
+            return await work(item)
 
-    return await asyncio.gather(*(one(coroutine) for coroutine in coroutines))
+    return await asyncio.gather(*map(one, items))

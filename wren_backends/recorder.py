@@ -129,7 +129,8 @@ class Recorder:
 
     def _hear(self, happening: Happening) -> None:
         """Calls that are sent again are a sign of life, without which a reader takes their failure for their end."""
-        if happening.name in _SENT_AGAIN and self._sent_again_at is None:
+        again = happening.name in _SENT_AGAIN or happening.fields.get("code") == "MissingBlob"
+        if again and self._sent_again_at is None:
             self._sent_again_at = asyncio.get_running_loop().time()
 
     def _say_failed(self, error: Exception) -> None:

@@ -36,7 +36,7 @@ class Resolver:
     """A queue of outcomes and the loop that empties it, for a thread of its own."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Awaited, Callable[[], None]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Awaited | None, Callable[[], None]] | None] = SimpleQueue()
 
     def resolve(self, call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
         """Queue an outcome whose payload has been fetched."""
@@ -45,6 +45,14 @@ class Resolver:
     def fail(self, call: Awaited, error: BaseException) -> None:
         """Queue an error of our own."""
         self._queue.put((call, lambda: call.future.set_exception(error)))
+
+    def fail_waiting(self, call: Awaited, error: BaseException) -> None:
+        """Queue an error of our own for a call that may have ended by then."""
+        self._queue.put((call, lambda: None if call.future.done() else call.future.set_exception(error)))
+
+    def then(self, step: Callable[[], None]) -> None:
+        """Have `step` called once everything queued before is done."""
+        self._queue.put((None, step))
 
     def cancel(self, call: Awaited) -> None:
         """Queue the cancellation of a call that was never sent."""
@@ -71,9 +79,9 @@ def _cancel(call: Awaited) -> None:
         call.future.set_running_or_notify_cancel()
 
 
-def _last_resort(call: Awaited, error: BaseException) -> None:
-    if call.future.done():
-        logger.error("callback.failed call=%s", call.label, exc_info=error)
+def _last_resort(call: Awaited | None, error: BaseException) -> None:
+    if call is None or call.future.done():
+        logger.error("callback.failed call=%s", call and call.label, exc_info=error)
     else:
         call.future.set_exception(
             SerializationError(f"{call.label}: its outcome cannot be used here ({type(error).__name__}: {error})")

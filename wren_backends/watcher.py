@@ -142,7 +142,7 @@ class Watcher:
             seq = int(name) if name.isdecimal() else -1
             if seq in awaited:
                 due.append(seq)
-        await gather_some(self._fetch(seq) for seq in due)
+        await gather_some(self._fetch, due)
         return len(due)
 
     async def _fetch(self, seq: int) -> None:

@@ -40,6 +40,19 @@ class Bucket:
     def delete(self, key):
         self.s3.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")
 
+    def written_at(self, key):
+        """When an object was last written, by S3's clock."""
+        return self.s3.head_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")["LastModified"]
+
+    def failed_at(self, function, job_id):
+        """When Lambda put its first failure of a job on record."""
+        listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"aws/lambda/async/{function}/")
+        for one in listed["Contents"]:
+            record = json.loads(self.s3.get_object(Bucket=BUCKET, Key=one["Key"])["Body"].read())
+            if record["requestPayload"]["job"] == job_id:
+                return one["LastModified"]
+        raise AssertionError("no failure is on record")
+
     def record(self, job_id):
         """The record of a job as JSON, or None."""
         key = f"jobs/{job_id}/job.json"

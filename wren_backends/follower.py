@@ -1,0 +1,324 @@
+"""Follows a job that another process made: finds its outcomes in the bucket, and tells which calls will have none.
+
+Nothing is written. What is committed is looked for as the job's own client does, with one LIST per poll. That a call
+will have no outcome is known
+
+- from Lambda's record of its failure, unless the client may send it again: it is known to be alive if it has written
+  its record since;
+- from the client having closed the job: then every call has had its end;
+- otherwise from time alone: a call that was never sent, because the client died first, cannot be told from one that
+  waits in Lambda's queue. When for as long as an event may wait there and run nothing has been heard of the job, no
+  outcome will come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from lambda_worker import codec
+from lambda_worker.objects import MissingObjectError, ObjectInfo, ObjectStoreError
+from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, outcome_folder, outcome_key
+from wren_backends import faults
+from wren_backends.carrier import fetch
+from wren_backends.connection import Connection, open_store
+from wren_backends.deploy.function import EVENT_AGE_S
+from wren_backends.errors import (
+    EnvironmentLostError,
+    InvocationError,
+    InvocationTimeoutError,
+    OutOfMemoryError,
+    StorageError,
+    TamperedObjectError,
+    UnknownJobError,
+    WrenError,
+)
+from wren_backends.events import Journal
+from wren_backends.failures import Failure, FailureRecords
+from wren_backends.gather import gather_some
+from wren_backends.reading import check_function, failure_error, open_frame
+from wren_backends.record import MOST_CALLS, JobRecord, ReadRecord, job_folder, read_record
+from wren_backends.retry import poll_delay_s
+from wren_backends.watcher import FAILURE_POLL_S, OUTAGE_S
+
+_RECORD_POLL_S = 5.0
+_RESEND_S = 30.0
+"""How long after a failure a client that is alive has certainly written its record: it looks for failures every second
+or two, writes within three more, and S3 may be slow."""
+
+_LATE_S = 60.0
+_LONGEST_TIMEOUT_S = 900  # AWS Lambda quotas, "function timeout"
+
+
+class Follower:
+    """Follows one job. It has to be used on one event loop.
+
+    Args:
+        connection: Function and bucket.
+        job_id: The job.
+        patience_s: After how many seconds without a sign of life a job is over; None: see the module's docstring.
+        journal: Is told of outcomes.
+        on_known: Called with numbers of calls that were not known before.
+        on_outcome: Called with a call's outcome, its fetched payload and its frame; once for each call at most.
+        on_failed: Called with a call's number and why it has no outcome; once at most, and then `on_outcome` is not.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        job_id: str,
+        *,
+        patience_s: float | None,
+        journal: Journal,
+        on_known: Callable[[list[int]], None],
+        on_outcome: Callable[[Outcome, list[Bytes], Frame], None],
+        on_failed: Callable[[int, WrenError], None],
+    ) -> None:
+        self._connection = connection
+        self._job_id = job_id
+        self._patience_s = patience_s
+        self._journal = journal
+        self._on_known = on_known
+        self._on_outcome = on_outcome
+        self._on_failed = on_failed
+        self._key = codec.job_key(connection.function_key, job_id)
+        self._store = open_store(connection, connection.prefix)
+        self._root = open_store(connection, "")
+        self._found = ReadRecord()
+        self._failures: FailureRecords | None = None
+        self._known: set[int] = set()
+        self._waiting: set[int] = set()
+        self._frames: set[str] = set()
+        self._failed: dict[int, tuple[Failure, WrenError]] = {}
+        self._heard = datetime.min.replace(tzinfo=UTC)
+        self._record_due = self._record_read_at = self._failures_due = 0.0
+
+    @property
+    def record(self) -> JobRecord | None:
+        """The job's record as it was last read."""
+        return self._found.record
+
+    async def open(self) -> None:
+        """Find the job, and which calls are known to be there.
+
+        Raises:
+            UnknownJobError: There is no object of such a job.
+            ConfigError: It ran on another function.
+            StorageError: The bucket cannot be read.
+        """
+        try:
+            await self._read_record()
+            if self.record is None:
+                await self._check_exists()
+        except ObjectStoreError as error:
+            raise StorageError(f"job {self._job_id}: {error}. Check bucket and credentials") from error
+        if self.record is not None:
+            check_function(self.record, self._connection)
+            function, since = self.record.function, self.record.made
+            self._failures = FailureRecords(self._root, self._job_id, function, since)
+
+    async def look(self) -> bool:
+        """Look once for what is new; returns whether there was anything. Raises ObjectStoreError."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._record_due:
+            await self._read_record()
+        # Whatever was there when the job ended is found by what is asked for from here on.
+        over = self.is_over
+        new = await self._read_frames(everything=over or not self._frames)
+        if self._failures is not None and (over or now >= self._failures_due):
+            new += await self._read_failures(self._failures)
+            self._failures_due = now + FAILURE_POLL_S
+        self._end_failed()
+        if over and self.is_over:
+            self._end_rest()
+        return new > 0
+
+    async def follow(self, on_look: Callable[[], None]) -> None:
+        """Look again and again, until nothing more can come; if S3 cannot be asked for a minute, the rest fails.
+
+        Args:
+            on_look: Called after each look.
+        """
+        loop, idle, looks = asyncio.get_running_loop(), 0, 0
+        answered = loop.time()
+        while self._waiting or not looks or not self.is_over:
+            try:
+                idle = 0 if await self.look() else idle + 1
+                answered, looks = loop.time(), looks + 1
+                on_look()
+            except ObjectStoreError as error:
+                if loop.time() - answered > OUTAGE_S:
+                    self._end_all(partial(_unanswered, str(error)))
+                    return
+            self._journal.say("job.polled", waiting=len(self._waiting))
+            await asyncio.sleep(poll_delay_s(idle))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come, but for what has just been committed."""
+        if self.record is not None and self.record.closed:
+            return True
+        return datetime.now(UTC) - self._heard > timedelta(seconds=self._limit_s)
+
+    @property
+    def _limit_s(self) -> float:
+        if self._patience_s is not None:
+            return self._patience_s
+        ours = self.record is not None and self.record.function == self._connection.function
+        return EVENT_AGE_S + (self._connection.timeout_s if ours else _LONGEST_TIMEOUT_S) + _LATE_S
+
+    # ---- the record
+
+    async def _read_record(self) -> None:
+        found = await read_record(self._store, self._job_id)
+        if found.modified is not None:
+            self._heard = max(self._heard, found.modified)
+        if found.record is not None:
+            self._know(range(self.record.calls if self.record else 0, found.record.calls))
+            self._found = found
+        elif found.trouble:
+            self._journal.say("record.unreadable", logging.WARNING, job=self._job_id, why=repr(found.trouble))
+        now = asyncio.get_running_loop().time()
+        self._record_read_at, self._record_due = datetime.now(UTC).timestamp(), now + _RECORD_POLL_S
+
+    async def _check_exists(self) -> None:
+        async for _ in self._store.list_info_async(job_folder(self._job_id)):
+            return
+        raise UnknownJobError(
+            f"there is no job {self._job_id} in {self._store.where}: `wren jobs list` shows those there are. "
+            "A job of mode `direct` leaves none unless a call ran for long; objects expire after some days"
+        )
+
+    def _know(self, seqs: Iterable[int]) -> None:
+        new = [seq for seq in seqs if seq not in self._known]
+        if new:
+            self._known.update(new)
+            self._waiting.update(new)
+            self._on_known(new)
+
+    # ---- outcomes
+
+    async def _read_frames(self, *, everything: bool) -> int:
+        """Read what is newly committed: all of it, or what lies from the first number on that is still waited for."""
+        start_after = None
+        if not everything and (first := min(self._waiting, default=len(self._known))):
+            start_after = outcome_key(self._job_id, first - 1)
+        folder = outcome_folder(self._job_id)
+        found = [one async for one in self._store.list_info_async(folder, start_after)]
+        new = [one for one in found if one.key not in self._frames and one.key.rsplit("/", 1)[1].isdecimal()]
+        await gather_some(self._read_frame, new)
+        return len(new)
+
+    async def _read_frame(self, info: ObjectInfo) -> None:
+        seq = int(info.key.rsplit("/", 1)[1])
+        try:
+            data = await self._store.get_async(info.key)
+        except MissingObjectError:
+            return  # the job is being deleted
+        self._frames.add(info.key)
+        self._heard = max(self._heard, info.modified)
+        self._know([seq])
+        try:
+            frame = open_frame(data, self._key, self._job_id, seq)
+        except codec.TamperedError as error:
+            self._fail(seq, TamperedObjectError(f"call {seq}: {error}. Somebody else writes to the bucket"))
+            return
+        except ProtocolError as error:
+            self._fail(seq, faults.protocol_error(error, f"call {seq}", self._connection.function))
+            return
+        self._know(outcome.seq for outcome in frame.outcomes)
+        self._journal.say("invocation.finished", calls=len(frame.outcomes), environment=frame.environment_id)
+        for outcome in frame.outcomes:
+            await self._hand_over(outcome, frame)
+
+    async def _hand_over(self, outcome: Outcome, frame: Frame) -> None:
+        if outcome.seq not in self._waiting:
+            return
+        try:
+            parts = await fetch(outcome.payload, self._store)
+        except codec.TamperedError as error:
+            text = f"call {outcome.seq}: {error}. Somebody else writes to the bucket"
+            self._fail(outcome.seq, TamperedObjectError(text))
+        except ObjectStoreError as error:
+            self._fail(outcome.seq, StorageError(f"call {outcome.seq}: its result cannot be fetched: {error}"))
+        else:
+            if outcome.seq in self._waiting:
+                self._waiting.discard(outcome.seq)
+                self._journal.say("call.finished", seq=outcome.seq, kind=outcome.kind)
+                self._on_outcome(outcome, parts, frame)
+
+    # ---- ends without an outcome
+
+    async def _read_failures(self, records: FailureRecords) -> int:
+        found = await records.poll()
+        for failure in found:
+            self._heard = max(self._heard, failure.at)
+            self._know(seq for seq in failure.seqs if 0 <= seq < MOST_CALLS)
+            for seq in failure.seqs:
+                if seq not in self._failed or self._failed[seq][0].attempt <= failure.attempt:
+                    self._failed[seq] = failure, failure_error(failure, f"call {seq}", self._connection)
+        return len(found)
+
+    def _end_failed(self) -> None:
+        for seq, (failure, error) in list(self._failed.items()):
+            if seq not in self._waiting:
+                del self._failed[seq]
+            elif self._is_final(failure, error):
+                del self._failed[seq]
+                self._fail(seq, error)
+
+    def _is_final(self, failure: Failure, error: WrenError) -> bool:
+        """Whether the client will not send these calls again, or could have written that it lives and has not."""
+        record, written = self.record, self._found.modified
+        if record is None or written is None or record.closed or not _may_be_sent_again(failure, error, record):
+            return True
+        enough_s = min(_RESEND_S, self._limit_s)
+        return written <= failure.at and self._record_read_at - failure.at.timestamp() > enough_s
+
+    def _end_rest(self) -> None:
+        """Nothing more can come."""
+        closed = self.record.closed if self.record else None
+        if closed:
+            self._end_all(
+                lambda seq: InvocationError(
+                    f"call {seq} of job {self._job_id} has no outcome: it was cancelled, given up or never sent before "
+                    f"its client closed the job on {closed:%Y-%m-%d at %H:%M:%S} UTC"
+                )
+            )
+            return
+        self._end_all(
+            lambda seq: EnvironmentLostError(
+                f"call {seq} of job {self._job_id} has no outcome, and nothing was heard of the job since "
+                f"{self._heard:%Y-%m-%d %H:%M:%S} UTC: its client ended before it sent the call, or its execution "
+                "environment died unnoticed. Submit it again"
+            )
+        )
+
+    def _end_all(self, error: Callable[[int], WrenError]) -> None:
+        for seq in sorted(self._waiting):
+            known = self._failed.pop(seq, None)
+            self._fail(seq, known[1] if known else error(seq))
+
+    def _fail(self, seq: int, error: WrenError) -> None:
+        if seq in self._waiting:
+            self._waiting.discard(seq)
+            self._journal.say("call.failed", call=f"call {seq}", error=type(error).__name__)
+            self._on_failed(seq, error)
+
+
+def _may_be_sent_again(failure: Failure, error: WrenError, record: JobRecord) -> bool:
+    """Whether a client that is alive would, as `Carrier` and `Dispatcher._regroup` decide."""
+    reply = faults.refusal_in_error(failure.body)
+    if reply is not None:
+        return reply.refused == "missing"
+    if failure.attempt >= record.max_attempts:
+        return False
+    together = len(failure.seqs) > 1 and isinstance(error, OutOfMemoryError | InvocationTimeoutError)
+    return together or isinstance(error, EnvironmentLostError)
+
+
+def _unanswered(why: str, seq: int) -> WrenError:
+    return StorageError(f"call {seq}: {why}. Attach again when S3 answers")

@@ -1,0 +1,59 @@
+"""What it takes to read a job that another process made: the right function, authentic frames, failures in words."""
+
+from __future__ import annotations
+
+import re
+
+from lambda_worker import codec
+from lambda_worker.protocol import Bytes, Frame
+from wren_backends import faults
+from wren_backends.connection import Connection
+from wren_backends.errors import ConfigError, WrenError
+from wren_backends.failures import Failure
+from wren_backends.record import JobRecord
+
+
+def check_function(record: JobRecord, connection: Connection) -> None:
+    """Check that the secret that is at hand is that of the job's function.
+
+    The record is not sealed, so the function that it names is not used instead: whoever may write to the bucket could
+    name one of their own, and have this process unpickle what they like.
+
+    Raises:
+        ConfigError: It is another function's.
+    """
+    ours = connection.function
+    if record.function == ours or (connection.is_local and _stem(record.function) == _stem(ours)):
+        return
+    raise ConfigError(
+        f"job {record.job_id} ran on function {record.function!r}, and this is {ours!r}: "
+        f"set WREN_FUNCTION={record.function} if that is a function of yours"
+    )
+
+
+def open_frame(data: Bytes, key: bytes, job_id: str, seq: int) -> Frame:
+    """Authenticate what lies under the number `seq` of a job.
+
+    Raises:
+        TamperedError: It was not sealed with `key`, or it belongs elsewhere.
+        ProtocolError: It was, but is malformed.
+    """
+    frame = codec.unseal(data, key, job_id)
+    if not frame.outcomes or frame.outcomes[0].seq != seq:
+        theirs = frame.outcomes[0].seq if frame.outcomes else "none"
+        raise codec.TamperedError(f"a frame of call {theirs} lies where one of call {seq} belongs")
+    return frame
+
+
+def failure_error(failure: Failure, label: str, connection: Connection) -> WrenError:
+    """What a record of a failed asynchronous invocation means for one of its calls."""
+    reply = faults.refusal_in_error(failure.body)
+    if reply is not None:
+        return faults.refusal(reply, label, connection.function)
+    memory_mb, timeout_s = connection.memory_mb, connection.timeout_s
+    return faults.function_error(failure.body, label, failure.request_id, memory_mb, timeout_s)
+
+
+def _stem(function: str) -> str:
+    """Name of a local function without the hash that ends it (see deploy/local.py)."""
+    return re.sub(r"-[0-9a-f]{12}$", "", function)
