@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from wren_backends.cli_jobs import jobs
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError, WrenError
 
@@ -45,6 +46,9 @@ def _fail(text: str) -> NoReturn:
 @click.version_option(version("wren-backends"), prog_name="wren")
 def main() -> None:
     """Run joblib, dask and concurrent.futures code on AWS Lambda."""
+
+
+main.add_command(jobs)
 
 
 @main.command()

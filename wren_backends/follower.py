@@ -33,13 +33,12 @@ from wren_backends.errors import (
     OutOfMemoryError,
     StorageError,
     TamperedObjectError,
-    UnknownJobError,
     WrenError,
 )
 from wren_backends.events import Journal
 from wren_backends.failures import Failure, FailureRecords
 from wren_backends.gather import gather_some
-from wren_backends.reading import check_function, failure_error, open_frame
+from wren_backends.reading import check_function, failure_error, open_frame, unknown_job
 from wren_backends.record import MOST_CALLS, JobRecord, ReadRecord, job_folder, read_record
 from wren_backends.retry import poll_delay_s
 from wren_backends.watcher import FAILURE_POLL_S, OUTAGE_S
@@ -187,10 +186,7 @@ class Follower:
     async def _check_exists(self) -> None:
         async for _ in self._store.list_info_async(job_folder(self._job_id)):
             return
-        raise UnknownJobError(
-            f"there is no job {self._job_id} in {self._store.where}: `wren jobs list` shows those there are. "
-            "A job of mode `direct` leaves none unless a call ran for long; objects expire after some days"
-        )
+        raise unknown_job(self._job_id, self._store)
 
     def _know(self, seqs: Iterable[int]) -> None:
         new = [seq for seq in seqs if seq not in self._known]

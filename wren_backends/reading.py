@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 
 from lambda_worker import codec
+from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import Bytes, Frame
 from wren_backends import faults
 from wren_backends.connection import Connection
-from wren_backends.errors import ConfigError, WrenError
+from wren_backends.errors import ConfigError, UnknownJobError, WrenError
 from wren_backends.failures import Failure
 from wren_backends.record import JobRecord
+
+
+def unknown_job(job_id: str, store: ObjectStore) -> UnknownJobError:
+    """The error for a job of which there is no object."""
+    return UnknownJobError(
+        f"there is no job {job_id} in {store.where}: `wren jobs list` shows those there are. "
+        "A job of mode `direct` leaves none unless a call ran for long; objects expire after some days"
+    )
 
 
 def check_function(record: JobRecord, connection: Connection) -> None:
