@@ -116,7 +116,10 @@ def results(job: str, out: str | None) -> None:
     help="Give calls up after so long without any sign of life of the job, such as 10m. Default: over an hour.",
 )
 def attach(job: str, out: str | None, patience: timedelta | None) -> None:
-    """Wait until every call of a job has ended, then do as `results` does; Ctrl-C leaves the job as it is."""
+    """Wait until every call of a job that is known has ended, then do as `results` does.
+
+    Ctrl-C leaves the job as it is.
+    """
     from wren_backends.attached import checked_job_id
     from wren_backends.progress import progress
 

@@ -176,7 +176,8 @@ class Follower:
         if found.modified is not None:
             self._heard = max(self._heard, found.modified)
         if found.record is not None:
-            self._know(range(self.record.calls if self.record else 0, found.record.calls))
+            before = self.record.calls if self.record else 0
+            self._know(range(before, min(found.record.calls, MOST_CALLS)))
             self._found = found
         elif found.trouble:
             self._journal.say("record.unreadable", logging.WARNING, job=self._job_id, why=repr(found.trouble))

@@ -22,7 +22,7 @@ from wren_backends.errors import StorageError
 from wren_backends.failures import Failure, FailureRecords
 from wren_backends.gather import gather_some
 from wren_backends.reading import check_function, failure_error, open_frame, unknown_job
-from wren_backends.record import ReadRecord, job_folder, read_record
+from wren_backends.record import MOST_CALLS, ReadRecord, job_folder, read_record
 
 _DELETED_AT_ONCE = 1000  # Amazon S3 API, DeleteObjects
 
@@ -166,7 +166,7 @@ async def _describe(connection: Connection, job_id: str) -> JobDetails:
         check_function(summary.found.record, connection)
     frames, refused = await _read_frames(connection, store, job_id)
     outcomes = {outcome.seq: outcome for frame in frames for outcome in frame.outcomes}
-    calls = summary.found.record.calls if summary.found.record else 0
+    calls = min(summary.found.record.calls, MOST_CALLS) if summary.found.record else 0
     return JobDetails(
         summary=summary,
         kinds=Counter(outcome.kind for outcome in outcomes.values()),

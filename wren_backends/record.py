@@ -28,8 +28,9 @@ from lambda_worker.protocol import ProtocolError, check_job_id, python_version
 RECORD_FORMAT = 1
 """Version of the record; it is raised when an older reader would misunderstand a newer one."""
 
-MOST_CALLS = 10_000_000
-"""A record that speaks of more calls is not believed: readers hold a Future for each."""
+MOST_CALLS = 1_000_000
+"""More calls are not waited for on the word of a record alone, since readers hold a Future for each: those beyond are
+known once they are committed."""
 
 _LIMIT_BYTES = 16 * 1024
 _TEXT_CHARS = 300
@@ -140,7 +141,7 @@ class JobRecord:
             python=_pair(record.get("python")),
             version=_text(record, "wren_backends"),
             max_attempts=_number(record, "max_attempts", 2**31),
-            calls=_number(record, "calls", MOST_CALLS),
+            calls=_number(record, "calls", 10**12 - 1),
             closed=_time(record["closed"]) if record.get("closed") is not None else None,
         )
 

@@ -1,10 +1,13 @@
 """A job is had from another process than the one that made it, whatever became of that one."""
 
+import json
 import os
 import pickle
 import sys
 import threading
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from wren_backends import (
     EnvironmentLostError,
     InvocationError,
     SerializationError,
+    StorageError,
     TamperedObjectError,
     UnknownJobError,
     WrenExecutor,
@@ -382,6 +386,45 @@ def test_a_record_that_names_another_function_is_not_followed(closed_job, bucket
     bucket.put(key, bucket.get(key).replace(b'"function": "wren-', b'"function": "evil-'))
     with pytest.raises(ConfigError, match=r"'evil-.*WREN_FUNCTION=evil-"):
         WrenExecutor.attach(closed_job)
+
+
+def test_a_record_that_speaks_of_too_many_calls_is_not_believed(closed_job, bucket, monkeypatch):
+    key = f"jobs/{closed_job}/job.json"
+    bucket.put(key, json.dumps(json.loads(bucket.get(key)) | {"calls": 10**11}).encode())
+    monkeypatch.setattr(follower, "MOST_CALLS", 1000)
+    with WrenExecutor.attach(closed_job) as job:
+        assert len(job.futures) == 1000
+        assert job.results(timeout=SOON_S)[0] == 32
+
+
+def test_a_bucket_that_cannot_be_read(closed_job, executor):
+    credentials = {**executor.connection.s3_credentials["credentials"], "secret_access_key": "wrong"}
+    refused = replace(executor.connection, s3_credentials={"credentials": credentials})
+    with pytest.raises(StorageError, match=rf"(?s)job {closed_job}: .*Check bucket and credentials"):
+        WrenExecutor.attach(closed_job, connection=refused)
+
+
+def test_a_bucket_that_can_be_read_no_longer(cloud, executor, gate, monkeypatch):
+    """Credentials are asked for before each request, and are wrong from some time on."""
+    good = executor.connection.s3_credentials["credentials"]
+    now = dict(good)
+
+    def provide():
+        return {**now, "token": None, "expires_at": datetime.now(UTC) + timedelta(seconds=1)}
+
+    connection = replace(executor.connection, s3_credentials={"credential_provider": provide})
+    monkeypatch.setattr(follower, "OUTAGE_S", 0.0)
+    with WrenExecutor(1, mode="s3") as held:
+        held.submit(gate.hold)
+        gate.wait_entered()
+        with WrenExecutor.attach(held.job_id, connection=connection) as job:
+            job.committed(timeout=SOON_S)
+            now["secret_access_key"] = "wrong"
+            error = job.futures[0].exception(timeout=SOON_S)
+        gate.open()
+    assert type(error) is StorageError
+    assert "call 0" in str(error)
+    assert "Attach again" in str(error)
 
 
 def test_settings_and_config_together_are_refused(cloud):

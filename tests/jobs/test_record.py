@@ -1,19 +1,25 @@
 """The record that a client of mode `s3` leaves of its job."""
 
+import asyncio
 import getpass
 import json
 import os
+import shutil
 import socket
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
 
 import pytest
+from obstore.store import LocalStore
 from signals import mark, marks, wait_for
 
 import wren_backends.record as record_module
+from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import ProtocolError
-from wren_backends import StorageError, WrenExecutor
+from wren_backends import Config, StorageError, WrenExecutor, recorder
+from wren_backends.events import Journal
 from wren_backends.record import JobRecord
 
 SOON_S = 20.0
@@ -74,6 +80,34 @@ def test_it_says_when_the_job_was_closed_and_costs_a_handful_of_requests(cloud, 
     assert datetime.fromisoformat(found["closed"])
     # All that this client put are two records, and as many again as it had to wait for others on this machine.
     assert executor._dispatcher._store.requests["PUT"] <= 2 + 5
+
+
+def test_a_record_that_cannot_be_written_later_on_is_tried_again_and_fails_no_call(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "_TICK_S", 0.01)
+    folder, heard = tmp_path / "bucket", SimpleQueue()
+    folder.mkdir()
+    calls = 1
+
+    async def life():
+        nonlocal calls
+        store = ObjectStore(LocalStore(str(folder)), "a folder")
+        made = recorder.Recorder(store, Config(mode="s3"), "j-1", "wren", lambda: calls, Journal((heard.put,)))
+        await made.begin("call 0")
+        shutil.rmtree(folder / "jobs")
+        (folder / "jobs").write_text("in the way")
+        calls = 7
+        said = await asyncio.to_thread(heard.get, timeout=SOON_S)
+        assert (said.name, said.fields["job"]) == ("record.write_failed", "j-1")
+        (folder / "jobs").unlink()
+        while not (folder / "jobs/j-1/job.json").exists():
+            await asyncio.sleep(0.01)
+        await made.begin("call 6")
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(life(), SOON_S))
+    written = json.loads((folder / "jobs/j-1/job.json").read_text())
+    assert written["calls"] == 7
+    assert written["closed"]
 
 
 def test_a_job_of_mode_direct_and_one_without_calls_leave_none(cloud, executor, bucket):
