@@ -41,8 +41,9 @@ from wren_backends.gather import gather_some
 from wren_backends.reading import check_function, failure_error, open_frame, unknown_job
 from wren_backends.record import MOST_CALLS, JobRecord, ReadRecord, job_folder, read_record
 from wren_backends.retry import poll_delay_s
-from wren_backends.watcher import FAILURE_POLL_S, OUTAGE_S
+from wren_backends.watcher import FAILURE_POLL_S
 
+_OUTAGE_S = 60.0
 _RECORD_POLL_S = 5.0
 _RESEND_S = 30.0
 """How long after a failure a client that is alive has certainly written its record: it looks for failures every second
@@ -149,7 +150,7 @@ class Follower:
                 answered, looks = loop.time(), looks + 1
                 on_look()
             except ObjectStoreError as error:
-                if loop.time() - answered > OUTAGE_S:
+                if loop.time() - answered > _OUTAGE_S:
                     self._end_all(partial(_unanswered, str(error)))
                     return
             self._journal.say("job.polled", waiting=len(self._waiting))
