@@ -7,6 +7,7 @@ blobs), and what comes back from a round trip is what an ordinary process pool w
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import struct
 import traceback
@@ -211,11 +212,17 @@ def _authenticated(data: Bytes, key: bytes, what: str) -> memoryview:
     return view[_TAG_BYTES:]
 
 
-def unseal(data: Bytes, key: bytes, job_id: str) -> Frame:
+def unseal(data: Bytes, key: bytes, job_id: str, first_seq: int | None = None) -> Frame:
     """Authenticate and decode a frame; its payloads stay pickled.
 
+    Args:
+        data: What was found.
+        key: The job's key.
+        job_id: The job that it has to belong to.
+        first_seq: Number that its first call has to have, which is what a frame's object is named after; None: any.
+
     Raises:
-        TamperedError: It was not sealed with `key`, or it belongs to another job.
+        TamperedError: It was not sealed with `key`, or it belongs to another job or to another call.
         ProtocolError: It was, but is malformed.
     """
     body = _authenticated(data, key, "a frame of outcomes")
@@ -226,18 +233,26 @@ def unseal(data: Bytes, key: bytes, job_id: str) -> Frame:
         frame = Frame(
             job_id=header["job"],
             outcomes=tuple(_outcome_from_json(one, reader) for one in header["outcomes"]),
-            request_id=header["request_id"],
-            log_stream=header["log_stream"],
-            environment_id=header["environment"],
-            events_before=header["events_before"],
-            rss_bytes=header["rss"],
-            s3_requests={str(verb): int(count) for verb, count in header["s3"].items()},
+            request_id=str(header["request_id"]),
+            log_stream=str(header["log_stream"]),
+            environment_id=str(header["environment"]),
+            events_before=_whole(header["events_before"]),
+            rss_bytes=_whole(header["rss"]),
+            s3_requests={str(verb): _whole(count) for verb, count in header["s3"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"a signed frame is malformed: {error!r}") from None
     if frame.job_id != job_id:
         raise TamperedError(f"a frame of job {frame.job_id!r} lies where one of job {job_id!r} belongs")
+    _check_first(frame, first_seq)
     return frame
+
+
+def _check_first(frame: Frame, first_seq: int | None) -> None:
+    """An authentic frame of the job says nothing about a call of which it has no outcome."""
+    found = frame.outcomes[0].seq if frame.outcomes else None
+    if first_seq is not None and found != first_seq:
+        raise TamperedError(f"a frame of call {found} lies where that of call {first_seq} belongs")
 
 
 def _tag(body: bytes, key: bytes) -> bytes:
@@ -284,6 +299,30 @@ def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
     seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught = raw
     if kind not in ("value", "error", "failed"):
         raise ValueError(f"unknown kind of outcome {kind!r}")
-    payload = tuple(BlobRef.from_json(one) if isinstance(one, dict) else reader.take(one) for one in parts)
-    found = tuple((str(a), str(b), str(c), str(d), int(e)) for a, b, c, d, e in caught)
-    return Outcome(seq, kind, payload, reason, detail, seconds, cpu_s, stdout, stderr, found)
+    payload = tuple(BlobRef.from_json(one) if isinstance(one, dict) else reader.take(_whole(one)) for one in parts)
+    if (kind == "failed") == bool(payload):
+        raise ValueError(f"an outcome of kind {kind!r} has {len(payload)} parts")
+    return Outcome(
+        seq=_whole(seq),
+        kind=kind,
+        payload=payload,
+        reason=str(reason),
+        detail=str(detail),
+        seconds=_finite(seconds),
+        cpu_s=_finite(cpu_s),
+        stdout=str(stdout),
+        stderr=str(stderr),
+        caught=tuple((str(a), str(b), str(c), str(d), _whole(e)) for a, b, c, d, e in caught),
+    )
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _finite(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no number of seconds")
+    return float(value)

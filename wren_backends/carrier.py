@@ -168,7 +168,7 @@ class Carrier:
     async def _committed(self, group: Group) -> Frame | None:
         try:
             async with asyncio.timeout(_UNSURE_S):
-                return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
+                return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)), group)
         except (TimeoutError, ObjectStoreError, codec.TamperedError, ProtocolError):
             return None  # the error that brought us here says more
 
@@ -186,7 +186,7 @@ class Carrier:
         if not is_sure and group.repeatable and group.deaths + 1 < self._config.max_attempts:
             limit_s = min(limit_s, _UNSURE_S)
         try:
-            return self._open(await self._watcher.watch(group.first_seq, attempt, limit_s))
+            return self._open(await self._watcher.watch(group.first_seq, attempt, limit_s), group)
         except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
             return None
 
@@ -199,15 +199,15 @@ class Carrier:
         if response.function_error:
             raise self._function_error(response.body, event, group, response.request_id)
         if self._mode == "s3":
-            frame = await self._await_commit(event, group)
+            frame = await self._await_commit(event, group, response.request_id)
         else:
             frame = await self._read(Reply.from_json(_json(response.body)), event, group)
         return Trip(frame, time.perf_counter() - begun)
 
-    async def _await_commit(self, event: Event, group: Group) -> Frame:
+    async def _await_commit(self, event: Event, group: Group, request_id: str) -> Frame:
         limit = _EVENT_AGE_S + self._connection.timeout_s + 60.0
         try:
-            return self._open(await self._watcher.watch(group.first_seq, event.attempt, limit))
+            return self._open(await self._watcher.watch(group.first_seq, event.attempt, limit, request_id), group)
         except AsyncInvocationFailed as failed:
             raise self._function_error(failed.body, event, group, failed.request_id) from failed
         except TimeoutError:
@@ -217,13 +217,13 @@ class Carrier:
 
     async def _read(self, reply: Reply, event: Event, group: Group) -> Frame:
         if reply.frame is not None:
-            return self._open(reply.frame)
+            return self._open(reply.frame, group)
         if reply.committed:
-            return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)))
+            return self._open(await self._store.get_async(outcome_key(self._job_id, group.first_seq)), group)
         raise self._refusal(reply, event, group)
 
-    def _open(self, sealed: Bytes) -> Frame:
-        return codec.unseal(sealed, self._key, self._job_id)
+    def _open(self, sealed: Bytes, group: Group) -> Frame:
+        return codec.unseal(sealed, self._key, self._job_id, group.first_seq)
 
     def _refusal(self, reply: Reply, event: Event, group: Group) -> Exception:
         if reply.refused == "missing" and not group.refusals:

@@ -80,5 +80,5 @@ class FailureRecords:
                 condition=str(context["condition"]),
                 at=info.modified,
             )
-        except (MissingObjectError, ValueError, KeyError, TypeError, IndexError):
+        except (MissingObjectError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return None  # not one of ours

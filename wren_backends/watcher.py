@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lambda_worker.objects import ObjectStore, ObjectStoreError
@@ -14,6 +16,26 @@ from wren_backends.gather import gather_some
 from wren_backends.retry import poll_delay_s
 
 FAILURE_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Invocation:
+    """What a record of a failure has to name, all of it, to be believed.
+
+    Attributes:
+        seq: Number of its first call.
+        attempt: Which attempt at it.
+        request_id: AWS request id. Only Lambda and this client know it before there is an outcome or a record, so that
+            nobody who merely writes to the bucket can invent a failure. Empty: not known.
+    """
+
+    seq: int
+    attempt: int
+    request_id: str
+
+    def is_meant_by(self, record: _Invocation) -> bool:
+        """Whether a record of a failure is about this invocation."""
+        return (self.seq, self.attempt) == (record.seq, record.attempt) and self.request_id in ("", record.request_id)
 
 
 class AsyncInvocationFailed(Exception):
@@ -59,29 +81,30 @@ class Watcher:
         self._journal = journal
         self._failures = FailureRecords(root, job_id, function, datetime.now(UTC)) if root is not None else None
         self._failures_due = 0.0
-        self._failed: dict[tuple[int, int], AsyncInvocationFailed] = {}
-        self._waiting: dict[tuple[int, int], asyncio.Future[memoryview]] = {}
+        self._failed: dict[_Invocation, AsyncInvocationFailed] = {}
+        self._waiting: dict[_Invocation, asyncio.Future[memoryview]] = {}
         self._task: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
 
-    async def watch(self, seq: int, attempt: int, deadline_s: float) -> memoryview:
+    async def watch(self, seq: int, attempt: int, deadline_s: float, request_id: str = "") -> memoryview:
         """The committed frame whose first call is `seq`, as soon as it is there.
 
         Args:
             seq: The call.
             attempt: Which attempt at it is out: Lambda's record of an earlier one's failure means nothing now.
             deadline_s: How long to wait at most, in seconds.
+            request_id: AWS request id of that attempt; empty if it is not known, since the response was lost.
 
         Raises:
             TimeoutError: It did not come in time.
             AsyncInvocationFailed: Lambda says that it will not come.
             ObjectStoreError: S3 could not be asked for `outage_s`.
         """
-        known = self._failed.pop((seq, attempt), None)
-        if known is not None:
-            raise known
+        awaited = _Invocation(seq, attempt, request_id)
+        for record in [one for one in self._failed if awaited.is_meant_by(one)]:
+            raise self._failed.pop(record)
         found = asyncio.get_running_loop().create_future()
-        self._waiting[seq, attempt] = found
+        self._waiting[awaited] = found
         self._more.set()
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._poll())
@@ -90,7 +113,7 @@ class Watcher:
                 frame: memoryview = await found
                 return frame
         finally:
-            self._waiting.pop((seq, attempt), None)
+            self._waiting.pop(awaited, None)
 
     async def close(self) -> None:
         """Stop polling."""
@@ -133,7 +156,10 @@ class Watcher:
                 future.set_exception(error)
 
     async def _poll_outcomes(self) -> int:
-        awaited = {seq for (seq, _), future in self._waiting.items() if not future.done()}
+        awaited: defaultdict[int, list[asyncio.Future[memoryview]]] = defaultdict(list)
+        for invocation, future in self._waiting.items():
+            if not future.done():
+                awaited[invocation.seq].append(future)
         first = min(awaited, default=0)
         start_after = outcome_key(self._job_id, first - 1) if first else None
         due = []
@@ -142,25 +168,26 @@ class Watcher:
             seq = int(name) if name.isdecimal() else -1
             if seq in awaited:
                 due.append(seq)
-        await gather_some(self._fetch, due)
+
+        async def fetch(seq: int) -> None:
+            data = await self._store.get_async(outcome_key(self._job_id, seq))
+            for future in awaited[seq]:  # of each attempt at it that is out
+                if not future.done():
+                    future.set_result(data)
+
+        await gather_some(fetch, due)
         return len(due)
 
-    async def _fetch(self, seq: int) -> None:
-        data = await self._store.get_async(outcome_key(self._job_id, seq))
-        for (awaited, _), future in self._waiting.items():
-            if awaited == seq and not future.done():
-                future.set_result(data)
-
     def _tell(self, failure: Failure) -> bool:
-        """Tell whoever waits for the call that a record names; keep it if nobody does so yet."""
+        """Tell whoever waits for the invocation that a record names; keep it if nobody does so yet."""
         if not failure.seqs:
             return False
-        seq, attempt = failure.seqs[0], failure.attempt
+        named = _Invocation(failure.seqs[0], failure.attempt, failure.request_id)
         failed = AsyncInvocationFailed(failure.body, failure.request_id, failure.condition)
-        future = self._waiting.get((seq, attempt))
-        if future is None:
-            self._failed[seq, attempt] = failed
-            return False
-        if not future.done():
-            future.set_exception(failed)
-        return True
+        meant = [future for one, future in self._waiting.items() if one.is_meant_by(named)]
+        if not meant:
+            self._failed[named] = failed
+        for future in meant:
+            if not future.done():
+                future.set_exception(failed)
+        return bool(meant)
