@@ -251,7 +251,7 @@ class Event:
         )
 
 
-RefusalReason = Literal["protocol", "python", "event", "missing", "initializer", "storage", "configuration"]
+RefusalReason = Literal["protocol", "python", "event", "missing", "tampered", "initializer", "storage", "configuration"]
 """Why a worker did not run an event at all."""
 
 OutcomeKind = Literal["value", "error", "failed"]

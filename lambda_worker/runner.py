@@ -247,7 +247,9 @@ class Runner:
                     self._initialised.clear()  # what initializers left in those modules is gone with them
             except MissingObjectError as error:
                 raise _RefusedError("missing", f"the bundle of the user's modules is gone: {error}") from None
-            except (codec.TamperedError, OSError, ValueError, zipfile.BadZipFile) as error:
+            except codec.TamperedError as error:
+                raise _RefusedError("tampered", f"the bundle of the user's modules: {error}") from None
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise _RefusedError("event", f"the bundle of the user's modules is unusable: {error}") from None
         if event.initializer is not None and event.job_id not in self._initialised:
             self._initialise(event, store)
@@ -259,6 +261,8 @@ class Runner:
             function(*arguments)
         except MissingObjectError as error:
             raise _RefusedError("missing", f"the initializer is gone: {error}") from None
+        except codec.TamperedError as error:
+            raise _RefusedError("tampered", f"the initializer: {error}") from None
         except ObjectStoreError:
             raise
         except BaseException:  # noqa: BLE001  whatever the user's initializer raises breaks the executor, not us

@@ -231,6 +231,9 @@ class Carrier:
             at_hand = [self._blobs.forget(ref) for ref in event.blobs()]
             if all(at_hand):
                 return InvokeFault("service", "MissingBlob", reply.detail)
+        if reply.refused == "tampered":
+            for ref in event.blobs():
+                self._blobs.forget(ref, overwrite=True)
         return faults.refusal(reply, group.label, self._connection.function)
 
     def _function_error(self, body: bytes, event: Event, group: Group, request_id: str) -> Exception:

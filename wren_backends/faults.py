@@ -113,6 +113,8 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
             return DeploymentError(f"{label}: {detail}. Deploy function {function!r} again: `wren deploy_lambda`")
         case "missing":
             return StorageError(f"{label}: what it needs is gone from the bucket ({detail}). Make a new executor")
+        case "tampered":
+            return TamperedObjectError(f"{label}: {detail}. Somebody else writes to the bucket")
         case "storage":
             return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
         case _:

@@ -512,7 +512,7 @@ def test_an_unchanged_bundle_is_neither_fetched_nor_imported_again(world):
 
 @pytest.mark.usefixtures("forget_modules")
 @pytest.mark.parametrize(
-    ("damage", "reason"), [("missing", "missing"), ("tampered", "event"), ("no zip", "event"), ("escape", None)]
+    ("damage", "reason"), [("missing", "missing"), ("tampered", "tampered"), ("no zip", "event"), ("escape", None)]
 )
 def test_a_bundle_that_cannot_be_used_is_a_refusal(world, damage, reason, tmp_path):
     data = bundle_of({"../../../../../../escaped.py": "x = 1"}) if damage == "escape" else b"PK no zip"
