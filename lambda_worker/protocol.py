@@ -42,6 +42,10 @@ Mode = Literal["direct", "s3"]
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _JOB_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
+_PREFIX = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.=@+-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.=@+-]+)*")
+_PREFIX_CHARS = 512
+_MOST_CALLS = 10**12
 
 
 class ProtocolError(ValueError):
@@ -60,8 +64,41 @@ def check_job_id(job_id: str) -> str:
         ProtocolError: It is not 1 to 63 of `a-z`, `0-9` and `-`, starting and ending with a letter or digit.
     """
     if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
-        raise ProtocolError(f"not a job id: {job_id!r} (1-63 characters of a-z, 0-9 and '-')")
+        raise ProtocolError(f"not a job id: {shown(job_id)} (1-63 characters of a-z, 0-9 and '-')")
     return job_id
+
+
+def check_bucket(bucket: str) -> str:
+    """Return `bucket` if it can be the name of an S3 bucket, by the laxer rules of old; S3 itself is stricter.
+
+    Raises:
+        ProtocolError: It is not 1 to 255 of letters, digits, `.`, `_` and `-`, starting and ending with one of the
+            first two kinds (Amazon S3 user guide, "General purpose bucket naming rules").
+    """
+    if not isinstance(bucket, str) or not _BUCKET.fullmatch(bucket):
+        raise ProtocolError(f"not a bucket: {shown(bucket)} (1-255 letters, digits, '.', '_' and '-')")
+    return bucket
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if all keys below it are what they seem: S3 and its clients treat `..`, `//` and the like unlike.
+
+    Raises:
+        ProtocolError: It is neither empty nor at most 512 of letters, digits, `_.=@+-` and single slashes inside, or a
+            part of it is `.` or `..`.
+    """
+    if not isinstance(prefix, str) or (prefix and (len(prefix) > _PREFIX_CHARS or not _PREFIX.fullmatch(prefix))):
+        raise ProtocolError(
+            f"not a prefix: {shown(prefix)} (at most {_PREFIX_CHARS} letters, digits and _.=@+-, in parts with a slash "
+            "between them, none of which is '.' or '..')"
+        )
+    return prefix
+
+
+def shown(value: object) -> str:
+    """`repr` for a message: it may be of any length, and hold anything."""
+    text = ascii(value)
+    return text if len(text) <= 100 else f"{text[:100]}... ({len(text)} characters)"
 
 
 def outcome_key(job_id: str, seq: int) -> str:
@@ -95,9 +132,9 @@ class BlobRef:
 
     def __post_init__(self) -> None:
         if not isinstance(self.digest, str) or not _HASH.fullmatch(self.digest):
-            raise ProtocolError(f"not a BLAKE3 digest: {self.digest!r}")
+            raise ProtocolError(f"not a BLAKE3 digest: {shown(self.digest)}")
         if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 0:
-            raise ProtocolError(f"not a size: {self.size!r}")
+            raise ProtocolError(f"not a size: {shown(self.size)}")
         if self.job_id is not None:
             check_job_id(self.job_id)
 
@@ -223,22 +260,22 @@ class Event:
         """
         event = _mapping(raw, "the event")
         if event.get("protocol") != PROTOCOL:
-            raise ProtocolError(f"the event speaks protocol {event.get('protocol')!r}, this function {PROTOCOL}")
+            raise ProtocolError(f"the event speaks protocol {shown(event.get('protocol'))}, this function {PROTOCOL}")
         functions = tuple(payload_from_json(one) for one in _get(event, "functions", list))
         calls = tuple(_call_from_json(one, len(functions)) for one in _get(event, "calls", list))
         if not calls:
             raise ProtocolError("the event has no calls")
         mode = _get(event, "mode", str)
         if mode not in ("direct", "s3"):
-            raise ProtocolError(f"unknown mode {mode!r}")
+            raise ProtocolError(f"unknown mode {shown(mode)}")
         modules = event.get("modules")
         initializer = event.get("initializer")
         return cls(
             job_id=check_job_id(_get(event, "job", str)),
             calls=calls,
             functions=functions,
-            bucket=_get(event, "bucket", str),
-            prefix=_get(event, "prefix", str),
+            bucket=check_bucket(_get(event, "bucket", str)),
+            prefix=check_prefix(_get(event, "prefix", str)),
             mode=mode,
             attempt=_get(event, "attempt", int),
             commit_after_s=_seconds(_get(event, "commit_after_s", (int, float))),
@@ -356,7 +393,7 @@ class Reply:
         """Decode a reply; raises ProtocolError."""
         reply = _mapping(raw, "the reply")
         if reply.get("protocol") != PROTOCOL:
-            raise ProtocolError(f"the function speaks protocol {reply.get('protocol')!r}, this client {PROTOCOL}")
+            raise ProtocolError(f"the function speaks protocol {shown(reply.get('protocol'))}, this client {PROTOCOL}")
         frame = reply.get("frame")
         found = cls(
             frame=_unbase64(frame) if frame is not None else None,
@@ -395,8 +432,8 @@ def _call_from_json(raw: object, functions: int) -> WireCall:
     if not isinstance(raw, list) or len(raw) != 4:
         raise ProtocolError("a call is a list of four")
     seq, function, arguments, shared_from_bytes = raw
-    if not (_is_int(seq) and _is_int(function) and _is_int(shared_from_bytes)) or seq < 0:
-        raise ProtocolError("a call is numbered from 0")
+    if not (_is_int(seq) and _is_int(function) and _is_int(shared_from_bytes)) or not 0 <= seq < _MOST_CALLS:
+        raise ProtocolError("a call is numbered from 0, in 12 digits")
     if not 0 <= function < functions:
         raise ProtocolError("a call names a function that the event does not have")
     return WireCall(seq, function, payload_from_json(arguments), shared_from_bytes)
@@ -423,9 +460,18 @@ def _strings(raw: Mapping[Any, Any]) -> dict[str, str]:
     for name, value in raw.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ProtocolError("environment variables have to be strings")
-        if not name or "=" in name or "\0" in name + value:
-            raise ProtocolError(f"not an environment variable: {name!r}")
+        if not name or "=" in name or "\0" in name + value or not _is_encodable(name + value):
+            raise ProtocolError(f"not an environment variable: {shown(name)}")
     return dict(raw)
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether it can be an environment variable: as `os.environ` does, bytes may travel as lone surrogates."""
+    try:
+        text.encode(sys.getfilesystemencoding(), "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _seconds(raw: float) -> float:

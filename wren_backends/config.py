@@ -8,13 +8,17 @@ default. Credentials, region and profile are those of boto3.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from lambda_worker.protocol import ProtocolError, check_bucket, check_prefix, shown
 from wren_backends.errors import ConfigError
+
+_FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")  # AWS Lambda API reference, CreateFunction, FunctionName
 
 
 def _setting(default: Any, text: str, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
@@ -73,6 +77,22 @@ class Config:
                 raise ConfigError(f"{one.name}={value!r}: has to be one of {', '.join(choices)}")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{one.name}={value!r}: has to be at least {least}")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """They become parts of URLs and keys, and nothing in them may lead elsewhere."""
+        checks: dict[str, Callable[[str], str]] = {
+            "bucket": check_bucket,
+            "prefix": check_prefix,
+            "function": _function,
+        }
+        for name, check in checks.items():
+            value = getattr(self, name)
+            try:
+                if value is not None:
+                    check(value)
+            except ProtocolError as error:
+                raise ConfigError(f"{name}: {error}. Set WREN_{name.upper()} or the argument {name}=") from None
 
     @classmethod
     def load(cls, **arguments: Any) -> Config:
@@ -99,6 +119,12 @@ class Config:
             default = "" if one.default is None else f"`{one.default}`"
             lines.append(f"| `{one.name}` | `WREN_{one.name.upper()}` | {default} | {one.metadata['text']} |")
         return "\n".join(lines)
+
+
+def _function(name: str) -> str:
+    if not isinstance(name, str) or not _FUNCTION.fullmatch(name):
+        raise ProtocolError(f"not the name of a function: {shown(name)} (1-64 letters, digits, '_' and '-')")
+    return name
 
 
 def _sources(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -21,7 +21,12 @@ class Intruder:
     def __init__(self, cloud, connection):
         self.bucket = connection.bucket
         self.prefix = f"{connection.prefix}/"
-        self._s3 = client_of(cloud, "s3")
+        self._cloud = cloud
+        self._s3 = self.client_of("s3")
+
+    def client_of(self, service):
+        """A client of boto3's for this cloud."""
+        return client_of(self._cloud, service)
 
     def keys(self, below=""):
         """Keys of the whole bucket that start so."""
@@ -96,11 +101,6 @@ def trap(tmp_path):
 def intruder(cloud):
     """Makes an `Intruder` of an executor."""
     return lambda executor: Intruder(cloud, executor.connection)
-
-
-@pytest.fixture
-def logs(cloud):
-    return client_of(cloud, "logs")
 
 
 @pytest.fixture(autouse=True)
