@@ -38,4 +38,4 @@ constraints: $(VENV)/.installed
 		--no-emit-find-links --all-extras pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 from typing import Any
 
 from lambda_worker.objects import ObjectStore
@@ -49,7 +50,7 @@ def _open_store(bucket: str, prefix: str) -> ObjectStore:
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Run one event; `context` is awslambdaric's LambdaContext."""
     global _runner  # noqa: PLW0603  an execution environment has one runner, made after the snapshot was taken
-    if len(_function_key) != 64:
+    if not re.fullmatch("[0-9A-Fa-f]{64}", _function_key):
         detail = f"the function has no {FUNCTION_KEY_VARIABLE} of 64 hexadecimal digits"
         return Reply(refused="configuration", detail=detail).to_json()
     if _runner is None:

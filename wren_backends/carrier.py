@@ -285,5 +285,5 @@ async def fetch(payload: Payload, store: ObjectStore) -> list[Bytes]:
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError(f"not JSON: {body[:100]!r}") from None

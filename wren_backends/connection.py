@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lambda_worker.objects import ObjectStore
-from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version, shown
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError, StorageError
 from wren_backends.events import logger
 
+_FUNCTION_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 _AWS_CONCURRENCY = 1000  # AWS Lambda quotas: default concurrent executions of an account
 
 
@@ -168,8 +170,8 @@ def _connect_local(config: Config) -> Connection:
             }
         },
         function_key=_function_key(described),
-        memory_mb=described["MemorySize"],
-        timeout_s=described["Timeout"],
+        memory_mb=_limit(described, "MemorySize"),
+        timeout_s=_limit(described, "Timeout"),
         max_workers=default_max_workers(config),
         stats=cloud.stats,
     )
@@ -202,8 +204,8 @@ def _connect_aws(config: Config) -> Connection:
         credentials=lambda: credentials,
         s3_credentials={"credential_provider": _s3_provider(credentials)},
         function_key=_function_key(described),
-        memory_mb=described["MemorySize"],
-        timeout_s=described["Timeout"],
+        memory_mb=_limit(described, "MemorySize"),
+        timeout_s=_limit(described, "Timeout"),
         max_workers=default_max_workers(config),
     )
 
@@ -244,6 +246,11 @@ def _describe(client: Any, function: str) -> dict[str, Any]:
         ) from error
     except BotoCoreError as error:
         raise DeploymentError(f"Lambda cannot be reached: {error}; check the region and the network") from error
+    except Exception as error:  # botocore's parsers raise whatever comes of what is no answer of Lambda's
+        raise DeploymentError(
+            f"what answers for Lambda cannot be understood ({type(error).__name__}: {shown(str(error))}): check the "
+            "region, and AWS_ENDPOINT_URL if it is set"
+        ) from error
     ours = "python{}.{}".format(*python_version())
     if found.get("Runtime") != ours:
         raise ProtocolMismatchError(
@@ -273,15 +280,19 @@ def _status(error: Any) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def _limit(described: Mapping[str, Any], name: str) -> int:
+    found = described.get(name)
+    if not isinstance(found, int) or found <= 0:
+        raise DeploymentError(f"the configuration of function {described.get('FunctionName')!r} has no {name}")
+    return found
+
+
 def _function_key(described: Mapping[str, Any]) -> bytes:
-    key = described.get("Environment", {}).get("Variables", {}).get(FUNCTION_KEY_VARIABLE, "")
-    try:
-        found = bytes.fromhex(key)
-    except ValueError:
-        found = b""
-    if len(found) != 32:
+    variables = (described.get("Environment") or {}).get("Variables") or {}
+    key = variables.get(FUNCTION_KEY_VARIABLE)
+    if not isinstance(key, str) or not _FUNCTION_KEY.fullmatch(key):
         raise DeploymentError(
             f"function {described.get('FunctionName')!r} has no {FUNCTION_KEY_VARIABLE} of 64 hexadecimal digits: "
             "make it with `wren deploy_lambda`, or set WREN_FUNCTION to the right one"
         )
-    return found
+    return bytes.fromhex(key)

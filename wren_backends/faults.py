@@ -85,14 +85,14 @@ def refusal_in_error(body: bytes) -> Reply | None:
         return None
     try:
         return Reply.from_json(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 def _describe(body: bytes) -> tuple[str, str]:
     try:
         raw: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for JSON that is nested too deeply
         raw = None
     if not isinstance(raw, dict):
         return "unknown", body[:500].decode("utf-8", "replace")
