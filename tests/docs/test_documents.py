@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wren_backends import Config
+from wren_backends.deploy.role import Scope, client_policy, worker_policy
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -48,9 +49,32 @@ def test_make_targets_named_in_the_documents_exist():
 
 
 def test_files_named_in_the_documents_exist():
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"):
         for name in re.findall(
             r"`(?:python )?((?:benchmarks|examples|wren_backends|lambda_worker|local)/[\w./]*)",
             (ROOT / document).read_text(),
         ):
             assert (ROOT / name).exists() or (ROOT / "wren_backends" / name).exists(), f"{document}: {name}"
+
+
+def rights(who, policy):
+    """The rows of SECURITY.md's table that a policy makes."""
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        to = _code(one.split(":", 5)[5] for one in statement["Resource"])
+        if "Condition" in statement:
+            [(operator, keys)] = statement["Condition"].items()
+            assert (operator, list(keys)) == ("StringLike", ["s3:prefix"])
+            to += f" where the listed prefix is {_code(keys['s3:prefix'])}"
+        yield f"| {who} | {_code(statement['Action'])} | {to} |"
+
+
+def _code(words):
+    return " ".join(f"`{word}`" for word in words)
+
+
+def test_the_table_of_rights_is_that_of_the_policies():
+    scope = Scope("FUNCTION", "BUCKET", "PREFIX", "REGION", "ACCOUNT")
+    expected = [*rights("worker", worker_policy(scope)), *rights("client", client_policy(scope))]
+    found = re.findall(r"^\| (?:worker|client) \| .*$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    assert found == expected
