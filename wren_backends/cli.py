@@ -95,8 +95,13 @@ def test_function(as_json: bool) -> None:
 @main.command(name="create_role")
 @click.option("--name", help="Name of the role. Default: the function's, with -worker behind it.")
 @click.option("--adopt", is_flag=True, help="Take over a role of that name that was made otherwise.")
+@click.option(
+    "--whole-bucket",
+    is_flag=True,
+    help="Let the worker write and list all of a bucket of its own; only if deploy_lambda asks for it.",
+)
 @click.option("--print", "only_print", is_flag=True, help="Print all policies as JSON; ask and change nothing on AWS.")
-def create_role(name: str | None, adopt: bool, only_print: bool) -> None:
+def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: bool) -> None:
     """Make the role that the function runs as, or bring it up to date.
 
     It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
@@ -112,7 +117,9 @@ def create_role(name: str | None, adopt: bool, only_print: bool) -> None:
     session = boto3.session.Session(region_name=settings.region)
     if not session.region_name:
         raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
-    scope = role.Scope(settings.function, settings.bucket, settings.prefix, session.region_name)
+    scope = role.Scope(
+        settings.function, settings.bucket, settings.prefix, session.region_name, whole_bucket=whole_bucket
+    )
     if only_print:
         documents = {
             "trust": role.trust_policy(),
@@ -146,7 +153,7 @@ def _in_account(scope: Scope, session: Any) -> Scope:
 
 
 def _place(scope: Scope) -> str:
-    return f"s3://{scope.bucket}/{scope.prefix}".rstrip("/")
+    return f"s3://{scope.bucket}" + ("" if scope.whole_bucket else f"/{scope.prefix}".rstrip("/"))
 
 
 @main.command(name="deploy_lambda")
@@ -174,14 +181,23 @@ def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
     try:
         made = deploy(boto3.client("lambda", region_name=settings.region), spec)
     except (BotoCoreError, ClientError) as error:
-        text = f"function {spec.name!r} was not deployed: {error}"
-        if "cannot be assumed by Lambda" in str(error):
-            text += (
-                ". Make the role with `wren create_role`. If that was just done, Lambda hears of it within a minute: "
-                "try again"
-            )
-        raise DeploymentError(text) from error
+        raise DeploymentError(f"function {spec.name!r} was not deployed: {error}{_role_hint(str(error))}") from error
     click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")
+
+
+def _role_hint(refusal: str) -> str:
+    if "cannot be assumed by Lambda" in refusal:
+        return (
+            ". Make the role with `wren create_role`. If that was just done, Lambda hears of it within a minute: "
+            "try again"
+        )
+    if "does not have permissions to call" in refusal:
+        return (
+            ". Bring the role up to date with `wren create_role` and try again in a minute. If Lambda still refuses, "
+            "it wants the role to have all of the bucket that records of failures go to: give wren a bucket of its own "
+            "(WREN_BUCKET) and make the role with `wren create_role --whole-bucket`"
+        )
+    return ""
 
 
 def _timed(step: Callable[[], Any]) -> tuple[float, Any]:

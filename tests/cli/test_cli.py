@@ -106,7 +106,9 @@ def test_deploy_lambda_without_a_role_says_how_to_make_one(wren):
 
 
 class RefusingLambda(BaseHTTPRequestHandler):
-    """Answers as AWS does when a role is not there, or not known to Lambda yet."""
+    """Answers as AWS does when a role is not there, is not known to Lambda yet, or may too little."""
+
+    text = ""
 
     def log_message(self, *_):
         pass
@@ -124,12 +126,18 @@ class RefusingLambda(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
-        text = "The role defined for the function cannot be assumed by Lambda."
-        self._answer(400, "InvalidParameterValueException", text)
+        self._answer(400, "InvalidParameterValueException", self.text)
 
 
-def test_deploy_lambda_with_a_role_that_is_not_there_says_how_to_make_one(wren):
-    server = HTTPServer(("127.0.0.1", 0), RefusingLambda)
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("The role defined for the function cannot be assumed by Lambda.", "wren create_role`. If that was just done"),
+        ("The function execution role does not have permissions to call PutObject on S3", "create_role --whole-bucket"),
+    ],
+)
+def test_deploy_lambda_says_what_to_do_about_a_role_that_lambda_refuses(wren, text, hint):
+    server = HTTPServer(("127.0.0.1", 0), type("Refusing", (RefusingLambda,), {"text": text}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -148,8 +156,8 @@ def test_deploy_lambda_with_a_role_that_is_not_there_says_how_to_make_one(wren):
         server.server_close()
         thread.join()
     assert done.returncode == 1
-    assert "cannot be assumed by Lambda" in done.stderr
-    assert "wren create_role" in done.stderr
+    assert text in done.stderr
+    assert hint in done.stderr
 
 
 def test_from_create_role_to_a_first_call(wren, cloud):

@@ -150,6 +150,13 @@ def test_wildcards_in_a_prefix_are_no_wildcards():
     assert f"{SCOPE.bucket_arn}/${{*}}/a${{?}}${{$}}/jobs/*" in found
 
 
+def test_the_whole_bucket_only_when_asked_for():
+    more = worker_policy(replace(SCOPE, whole_bucket=True))
+    assert f"{SCOPE.bucket_arn}/*" in resources(more)
+    assert not any("Condition" in statement for statement in more["Statement"])
+    assert client_policy(replace(SCOPE, whole_bucket=True)) == client_policy(SCOPE)
+
+
 def test_other_partitions():
     found = resources(worker_policy(replace(SCOPE, partition="aws-cn")))
     assert found

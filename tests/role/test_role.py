@@ -251,12 +251,14 @@ LAMBDA_AND_LOGS = {
     ("lambda:DeleteFunction", FUNCTION): set(),
     ("lambda:ListFunctions", "*"): set(),
     ("iam:PassRole", f"arn:aws:iam::123456789012:role/{ROLE}"): set(),
-    ("logs:CreateLogGroup", LOG): {"worker"},
+    # This is the resource that AWS checks, not the bare group.
+    ("logs:CreateLogGroup", f"{LOG}:log-stream:"): {"worker"},
     ("logs:CreateLogStream", f"{LOG}:log-stream:2026/01/01/[$LATEST]0"): {"worker"},
     ("logs:PutLogEvents", f"{LOG}:log-stream:2026/01/01/[$LATEST]0"): {"worker"},
     ("logs:PutLogEvents", f"{LOG}-2:log-stream:2026/01/01/[$LATEST]0"): set(),
     ("logs:GetLogEvents", f"{LOG}:log-stream:2026/01/01/[$LATEST]0"): set(),
-    ("logs:DeleteLogGroup", LOG): set(),
+    ("logs:CreateLogGroup", f"{LOG}-2:log-stream:"): set(),
+    ("logs:DeleteLogGroup", f"{LOG}:log-stream:"): set(),
 }
 
 

@@ -35,6 +35,8 @@ class Scope:
         region: AWS region of the function.
         account: The account's number, 12 digits. The default fits any: a role's rights end at its own account.
         partition: `aws`, `aws-cn` or `aws-us-gov`.
+        whole_bucket: Let the worker write and list all of the bucket, which ought to be the project's own then. There
+            are reports that Lambda takes a bucket for its records of failures from nobody who may do less.
     """
 
     function: str
@@ -43,6 +45,7 @@ class Scope:
     region: str
     account: str = "*"
     partition: str = "aws"
+    whole_bucket: bool = False
 
     @property
     def bucket_arn(self) -> str:
@@ -108,13 +111,14 @@ def worker_policy(scope: Scope) -> Document:
     return _document(
         _allow("ReadBlobsAndOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs)),
         _allow("WriteOutcomes", ["s3:PutObject", "s3:AbortMultipartUpload"], scope.objects(scope.jobs)),
-        _allow("RecordFailures", ["s3:PutObject"], scope.objects(scope.failures)),
-        _listing(scope),
+        _allow("RecordFailures", ["s3:PutObject"], scope.objects("*" if scope.whole_bucket else scope.failures)),
+        _allow("ListAll", ["s3:ListBucket"], [scope.bucket_arn]) if scope.whole_bucket else _listing(scope),
         _allow(
             "WriteItsLog",
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
-            # The first form names the group, the second its streams (CloudWatch Logs User Guide, "Resource ARNs").
-            [scope.log_group_arn, f"{scope.log_group_arn}:*"],
+            # The star stands for the streams, and has to be there for the group too (CloudWatch Logs User Guide,
+            # "CloudWatch Logs resources and operations").
+            [f"{scope.log_group_arn}:*"],
         ),
     )
 
