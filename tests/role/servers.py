@@ -20,8 +20,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from signals import wait_for
 
 from wren_backends.local.checksum import find_weed
+from wren_backends.local.cleanup import SOCKETS, remove_sockets
 from wren_backends.local.options import REGION
 from wren_backends.local.processes import free_ports, tail
+from wren_backends.local.weed import _sockets
 
 ADMIN = {"aws_access_key_id": "AKIAADMINADMINADMIN0", "aws_secret_access_key": "the-administrator-of-this-server"}
 
@@ -121,6 +123,8 @@ def seaweedfs(folder, roles):
     (folder / "iam.json").write_text(json.dumps(_iam(roles)))
 
     def command(ports):
+        with (folder / SOCKETS).open("a") as left:
+            left.write("\n".join([*_sockets(ports), ""]))
         flags = [
             f"-dir={folder / 'data'}",
             "-ip=127.0.0.1",
@@ -156,8 +160,11 @@ def seaweedfs(folder, roles):
             return False
         return True
 
-    with _running(folder, command, 2 * len(_LISTENERS), environment, ready) as url:
-        yield url
+    try:
+        with _running(folder, command, 2 * len(_LISTENERS), environment, ready) as url:
+            yield url
+    finally:
+        remove_sockets(folder)
 
 
 def _iam(roles):

@@ -223,7 +223,7 @@ OTHER_SERVICES = {
         {"RoleArn": f"arn:aws:iam::123456789012:role/{ROLE}", "RoleSessionName": "intruder"},
     ),
     "see logs": ("logs", "describe_log_groups", {}),
-    "see machines": ("ec2", "describe_instances", {}),
+    "see queues": ("sqs", "list_queues", {}),
     "see secrets": ("secretsmanager", "list_secrets", {}),
 }
 
