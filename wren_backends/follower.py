@@ -38,7 +38,7 @@ from wren_backends.errors import (
 from wren_backends.events import Journal
 from wren_backends.failures import Failure, FailureRecords
 from wren_backends.gather import gather_some
-from wren_backends.reading import check_function, failure_error, open_frame, unknown_job
+from wren_backends.reading import check_function, failure_error, unknown_job
 from wren_backends.record import MOST_CALLS, JobRecord, ReadRecord, job_folder, read_record
 from wren_backends.retry import poll_delay_s
 from wren_backends.watcher import FAILURE_POLL_S
@@ -220,7 +220,7 @@ class Follower:
         self._heard = max(self._heard, info.modified)
         self._know([seq])
         try:
-            frame = open_frame(data, self._key, self._job_id, seq)
+            frame = codec.unseal(data, self._key, self._job_id, seq)
         except codec.TamperedError as error:
             self._fail(seq, TamperedObjectError(f"call {seq}: {error}. Somebody else writes to the bucket"))
             return

@@ -21,7 +21,7 @@ from wren_backends.connection import Connection, open_store
 from wren_backends.errors import StorageError
 from wren_backends.failures import Failure, FailureRecords
 from wren_backends.gather import gather_some
-from wren_backends.reading import check_function, failure_error, open_frame, unknown_job
+from wren_backends.reading import check_function, failure_error, unknown_job
 from wren_backends.record import MOST_CALLS, ReadRecord, job_folder, read_record
 
 _DELETED_AT_ONCE = 1000  # Amazon S3 API, DeleteObjects
@@ -183,7 +183,7 @@ async def _read_frames(connection: Connection, store: ObjectStore, job_id: str) 
     async def read(name: str) -> None:
         seq = int(name.rsplit("/", 1)[1])
         try:
-            frames.append(open_frame(await store.get_async(name), key, job_id, seq))
+            frames.append(codec.unseal(await store.get_async(name), key, job_id, seq))
         except MissingObjectError:
             return  # it has just been deleted
         except ProtocolError as error:

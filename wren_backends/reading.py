@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lambda_worker import codec
 from lambda_worker.objects import ObjectStore
-from lambda_worker.protocol import Bytes, Frame
 from wren_backends import faults
 from wren_backends.connection import Connection
 from wren_backends.errors import ConfigError, UnknownJobError, WrenError
@@ -38,20 +36,6 @@ def check_function(record: JobRecord, connection: Connection) -> None:
         f"job {record.job_id} ran on function {record.function!r}, and this is {ours!r}: "
         f"set WREN_FUNCTION={record.function} if that is a function of yours"
     )
-
-
-def open_frame(data: Bytes, key: bytes, job_id: str, seq: int) -> Frame:
-    """Authenticate what lies under the number `seq` of a job.
-
-    Raises:
-        TamperedError: It was not sealed with `key`, or it belongs elsewhere.
-        ProtocolError: It was, but is malformed.
-    """
-    frame = codec.unseal(data, key, job_id)
-    if not frame.outcomes or frame.outcomes[0].seq != seq:
-        theirs = frame.outcomes[0].seq if frame.outcomes else "none"
-        raise codec.TamperedError(f"a frame of call {theirs} lies where one of call {seq} belongs")
-    return frame
 
 
 def failure_error(failure: Failure, label: str, connection: Connection) -> WrenError:
