@@ -1,11 +1,13 @@
 """The one S3 data path, used by client and worker alike: objects below one prefix of one bucket, through obstore.
 
-Foreign errors end here: a missing object is `MissingObjectError`, all else that goes wrong is `ObjectStoreError`.
+Foreign errors end here: a missing object is `MissingObjectError`, what S3 will not allow `DeniedError`, all else that
+goes wrong is `ObjectStoreError`.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -15,7 +17,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import S3Store
 
 from lambda_worker.codec import verify
@@ -33,12 +41,20 @@ _HEAD_FIRST_BYTES = 1024 * 1024
 RETRY_S = 20.0
 """How long a worker repeats a request that S3 did not answer: that is billed, but so is running calls anew."""
 
+_DENIED = re.compile(r"status code: 4(?!08|09|29)\d\d(?!.*<Code>RequestTimeout</Code>)", re.DOTALL)
+"""How obstore words a 4xx, for some of which it has no exception of their own (Amazon S3 API reference, "Error
+responses": a RequestTimeout is a 400, and so is an ExpiredToken)."""
+
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LAST_S = 3.0
 
 
 class ObjectStoreError(Exception):
     """S3 refused a request or could not be reached."""
+
+
+class DeniedError(ObjectStoreError):
+    """S3 refused a request for good: to ask again is of no use."""
 
 
 class MissingObjectError(ObjectStoreError):
@@ -172,15 +188,21 @@ class ObjectStore:
             with self._errors("PUT", key):
                 try:
                     obstore.put(self._store, key, data, mode="create", use_multipart=False)
-                except AlreadyExistsError:
-                    return False
-                except GenericError:
-                    if time.monotonic() - begun >= self._retry_s:
+                except AlreadyExistsError as error:
+                    # Another PUT was under way; S3 does not say how it ended (Amazon S3 user guide, "Conditional
+                    # writes": 409, to be tried again).
+                    if "ConditionalRequestConflict" not in str(error) or self._is_late(begun):
+                        return False
+                except GenericError as error:
+                    if _is_denied(error) or self._is_late(begun):
                         raise
                 else:
                     return True
             time.sleep(random.uniform(0, wait_s))
             wait_s = min(2 * wait_s, _BACKOFF_LAST_S)
+
+    def _is_late(self, begun: float) -> bool:
+        return time.monotonic() - begun >= self._retry_s
 
     async def put_async(self, key: str, data: bytes) -> None:
         """Put a small object, in place of what is there; raises ObjectStoreError."""
@@ -275,7 +297,8 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise MissingObjectError(f"{verb} {self.where}/{key}: not found ({_first_line(error)})") from None
         except (BaseError, OSError) as error:
-            raise ObjectStoreError(f"{verb} {self.where}/{key} failed: {_first_line(error)}") from error
+            kind = DeniedError if _is_denied(error) else ObjectStoreError
+            raise kind(f"{verb} {self.where}/{key} failed: {_first_line(error)}") from error
 
 
 def _folder(key: str) -> str:
@@ -295,6 +318,11 @@ def _retry_config(retry_s: float) -> dict[str, Any]:
         "base": 3,
     }
     return {"max_retries": 10_000, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
+
+
+def _is_denied(error: BaseException) -> bool:
+    known = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    return known or _DENIED.search(_first_line(error)) is not None
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lambda_worker.objects import ObjectStore, ObjectStoreError
+from lambda_worker.objects import DeniedError, MissingObjectError, ObjectStore, ObjectStoreError
 from lambda_worker.protocol import outcome_folder, outcome_key
 from wren_backends.events import Journal
 from wren_backends.failures import Failure, FailureRecords
@@ -98,7 +98,7 @@ class Watcher:
         Raises:
             TimeoutError: It did not come in time.
             AsyncInvocationFailed: Lambda says that it will not come.
-            ObjectStoreError: S3 could not be asked for `outage_s`.
+            ObjectStoreError: S3 could not be asked for `outage_s`, or will not be asked by us.
         """
         awaited = _Invocation(seq, attempt, request_id)
         for record in [one for one in self._failed if awaited.is_meant_by(one)]:
@@ -132,7 +132,8 @@ class Watcher:
                 found = await self._look(loop.time())
                 answered = loop.time()
             except Exception as error:  # noqa: BLE001  it is told to everybody who waits
-                if not isinstance(error, ObjectStoreError) or loop.time() - answered >= self._outage_s:
+                passes = isinstance(error, ObjectStoreError) and not isinstance(error, DeniedError)
+                if not passes or loop.time() - answered >= self._outage_s:
                     self._fail_all(error)
                     return
                 found = 0

@@ -50,3 +50,9 @@ EXPIRED = _of_lambda(403, "ExpiredTokenException", {"message": "The security tok
 SLOW_DOWN = _of_s3(503, "SlowDown", "Please reduce your request rate.")
 INTERNAL_ERROR = _of_s3(500, "InternalError", "We encountered an internal error. Please try again.")
 EXPIRED_TOKEN = _of_s3(400, "ExpiredToken", "The provided token has expired.")
+ACCESS_DENIED = _of_s3(403, "AccessDenied", "Access Denied")
+CONFLICT = _of_s3(
+    409,
+    "ConditionalRequestConflict",
+    "The conditional request cannot succeed due to a conflicting operation against this resource.",
+)

@@ -9,7 +9,7 @@ from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCr
 from wren_backends import ConfigError, StorageError
 from wren_backends.connection import _s3_provider
 
-from .answers import EXPIRED, EXPIRED_TOKEN
+from .answers import ACCESS_DENIED, EXPIRED, EXPIRED_TOKEN
 from .calls import length, square
 from .proxy import answered, invokes, on
 
@@ -113,3 +113,12 @@ def test_credentials_that_s3_refuses_are_told_at_once(path, make, where, request
     assert type(error) is StorageError
     assert "ExpiredToken" in str(error)
     assert rule.hits <= 2  # the argument and the user's modules, neither of them again
+
+
+@pytest.mark.parametrize("answer", [ACCESS_DENIED, EXPIRED_TOKEN], ids=["AccessDenied", "ExpiredToken"])
+def test_a_bucket_that_may_not_be_listed_is_told_at_once(path, make, answer):
+    rule = path.to_s3.add(answered(answer), on("GET", "list-type=2"), times=None)
+    error = make("s3").submit(square, 3).exception(timeout=SOON_S)
+    assert type(error) is StorageError
+    assert "LIST s3://" in str(error)
+    assert rule.hits == 1

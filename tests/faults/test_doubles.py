@@ -20,8 +20,8 @@ def callbacks_of(future):
     return fired
 
 
-def commits(path):
-    return path.worker_to_s3.count("PUT", "/outcomes/")
+def commits(path, executor):
+    return path.worker_to_s3.count("PUT", f"/{executor.job_id}/outcomes/")
 
 
 def standing_value(executor):
@@ -56,7 +56,7 @@ def test_an_event_that_is_delivered_twice(path, make, mode, gate):
     gate.open()
     told = future.result(timeout=SOON_S)
     check_told_once(executor, future, fired)
-    wait_for(lambda: commits(path) >= 2)
+    wait_for(lambda: commits(path, executor) >= 2)
     assert told == standing_value(executor)
 
 
@@ -93,7 +93,7 @@ def test_an_event_that_is_sent_again_while_the_first_one_still_runs(path, make, 
     gate.open()
     told = future.result(timeout=SOON_S)
     check_told_once(executor, future, fired)
-    wait_for(lambda: commits(path) >= 2)
+    wait_for(lambda: commits(path, executor) >= 2)
     assert told == standing_value(executor)
 
 
@@ -104,7 +104,7 @@ def test_a_first_attempt_that_ends_long_after_the_second(path, make, gate, tmp_p
     fired = callbacks_of(future)
     told = future.result(timeout=SOON_S)
     gate.open()
-    wait_for(lambda: commits(path) >= 2)
+    wait_for(lambda: commits(path, executor) >= 2)
     check_told_once(executor, future, fired)
     assert told == standing_value(executor)
 

@@ -15,7 +15,7 @@ from .proxy import Proxy, answered, on
 SOON_S = 60.0
 BUDGET_S = 1.0
 LARGE_BYTES = 5_000_000
-SPELL = 8
+SPELL = 7
 """More refusals in a row than a few quick repetitions get over."""
 
 
@@ -68,13 +68,13 @@ def test_s3_has_a_host_name_that_does_not_exist(path, make, mode):
 
 def test_the_worker_gives_up_in_time(path, make):
     """All of it at once, because the worker tries for as long as it is worth its bill."""
-    path.worker_to_s3.add(answered(SLOW_DOWN), on("PUT", "/outcomes/"), times=None)
     path.worker_to_s3.add(answered(SLOW_DOWN), on("GET", "/blobs/"), times=None)
     futures = []
     for mode in ("direct", "s3"):
-        executor = make(mode, commit_after_s=0.0)
-        futures.append(executor.submit(square, 5))
-        futures.append(executor.submit(length, f"worker {mode}".encode() + bytes(1_000_000)))
+        fetching, committing = make(mode), make(mode, commit_after_s=0.0)
+        path.worker_to_s3.add(answered(SLOW_DOWN), on("PUT", f"/{committing.job_id}/outcomes/"), times=None)
+        futures.append(fetching.submit(length, f"worker {mode}".encode() + bytes(1_000_000)))
+        futures.append(committing.submit(pow, 5, 2))
     assert not wait(futures, timeout=SOON_S).not_done
     errors = [future.exception() for future in futures]
     assert [type(error) for error in errors] == [StorageError] * 4
