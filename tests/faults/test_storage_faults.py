@@ -87,15 +87,15 @@ def test_download_of_an_outcome(path, make, fault):
 
 
 @any_fault
-def test_fetching_an_argument(path, make, mode, fault, request):
+def test_fetching_an_argument(path, make, fault, request):
     rule = path.worker_to_s3.add(FAULTS[fault], on("GET", "/blobs/"))
     data = unlike_any_other(request, ARGUMENT_BYTES)
-    assert make(mode).submit(length, data).result(timeout=SOON_S) == ARGUMENT_BYTES
+    assert make().submit(length, data).result(timeout=SOON_S) == ARGUMENT_BYTES
     assert rule.hits == 1
 
 
 @any_fault
-def test_putting_a_large_result(path, make, mode, fault):
+def test_putting_a_large_result(path, make, fault):
     rule = path.worker_to_s3.add(FAULTS[fault], on("PUT", "/data/"))
-    assert len(make(mode).submit(large, RESULT_BYTES).result(timeout=SOON_S)) == RESULT_BYTES
+    assert len(make().submit(large, RESULT_BYTES).result(timeout=SOON_S)) == RESULT_BYTES
     assert rule.hits == 1
