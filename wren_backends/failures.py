@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from lambda_worker.objects import MissingObjectError, ObjectInfo, ObjectStore
 from wren_backends.gather import gather_some
 
-CLOCK_SKEW = timedelta(minutes=2)
-"""How far this machine's clock and Lambda's may be apart."""
+CLOCK_SKEW = timedelta(minutes=6)
+"""How far our clock may be from Lambda's, which dates the records: AWS refuses signatures that are off by 5 minutes
+(IAM user guide, "Create a signed AWS API request"); a minute more is for a record on its way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lambda_worker.objects import DeniedError, MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.objects import DeniedError, ObjectStore, ObjectStoreError
 from lambda_worker.protocol import outcome_folder, outcome_key
 from wren_backends.events import Journal
 from wren_backends.failures import Failure, FailureRecords
