@@ -51,6 +51,16 @@ def test_the_client_gives_up_when_its_budget_is_spent(path, make, what):
     assert rule.hits < 100
 
 
+def test_the_executor_goes_on_after_an_outage(path, make):
+    """What could not be uploaded is uploaded with the next call that carries it."""
+    path.to_s3.add(answered(SLOW_DOWN), on("PUT", "/blobs/"), times=None)
+    executor = make(retry_budget_s=BUDGET_S)
+    data = b"goes on" + bytes(1_000_000)
+    assert type(executor.submit(length, data).exception(timeout=SOON_S)) is StorageError
+    path.to_s3.clear()
+    assert executor.submit(length, data).result(timeout=SOON_S) == len(data)
+
+
 def test_s3_refuses_connections(path, make, mode):
     with Proxy(path.to_s3.url, listening=False) as away:
         executor = make(mode, connection=replace(path.connection, s3_url=away.url), retry_budget_s=BUDGET_S)
