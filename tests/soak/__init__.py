@@ -1,0 +1,1 @@
+"""Many calls under many faults at once."""
