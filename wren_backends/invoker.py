@@ -7,6 +7,7 @@ request, where aiohttp takes 0.29 (`benchmarks/dispatch_rate.py` measures the wh
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -108,6 +109,7 @@ class Invoker:
             body = bytes(await response.bytes())
         except RequestError as error:
             raise _broken(error, self._host) from error
+        _honour_cancellation()
         got = response.headers
         if response.status < 300:
             return Response(body, got.get("x-amzn-RequestId", ""), got.get("X-Amz-Function-Error", ""))
@@ -125,6 +127,13 @@ def _kind(status: int) -> FaultKind:
     # 409 passes too: a function that is being updated, restored from a snapshot, or woken after weeks without use
     # (AWS Lambda API reference, "Invoke": ResourceConflictException, SnapStartNotReadyException).
     return "service" if status >= 500 or status == 409 else "rejected"
+
+
+def _honour_cancellation() -> None:
+    """End this task if it was cancelled: pyreqwest (0.15) forgets that when the response was there already."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _broken(error: RequestError, host: str | None) -> InvokeFault:
