@@ -6,6 +6,7 @@ goes wrong is `ObjectStoreError`.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import time
@@ -37,6 +38,8 @@ _PART_BYTES = 16 * 1024 * 1024
 
 _HEAD_FIRST_BYTES = 1024 * 1024
 """From this size on it pays to ask whether a blob is there before sending it."""
+
+_FAREWELL_S = 5.0
 
 RETRY_S = 20.0
 """How long a worker repeats a request that S3 did not answer: that is billed, but so is running calls anew."""
@@ -280,7 +283,8 @@ class ObjectStore:
     async def list_info_async(self, prefix: str, start_after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """As `list_async`, with sizes and times."""
         with self._errors("LIST", prefix):
-            async for page in obstore.list(self._store, prefix, offset=start_after, chunk_size=1000):
+            stream = obstore.list(self._store, prefix, offset=start_after, chunk_size=1000)
+            while (page := await _next_page(stream)) is not None:
                 for one in page:
                     yield ObjectInfo(one["path"], one["size"], one["last_modified"])
 
@@ -323,6 +327,24 @@ def _retry_config(retry_s: float) -> dict[str, Any]:
 def _is_denied(error: BaseException) -> bool:
     known = isinstance(error, PermissionDeniedError | UnauthenticatedError)
     return known or _DENIED.search(_first_line(error)) is not None
+
+
+async def _next_page(stream: Any) -> Any:
+    """The next page of a listing, None after the last.
+
+    A listing that is cancelled while its request is under way, and is the last to hold it, takes the process down
+    (obstore 0.12.1: its connection is dropped outside of the runtime that it needs for that). So a cancellation waits
+    for the request; if S3 does not answer soon, the request at least goes on by itself.
+    """
+    page = stream.__anext__()
+    try:
+        return await asyncio.shield(page)
+    except StopAsyncIteration:
+        return None
+    except asyncio.CancelledError:
+        page.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will ask for it
+        await asyncio.wait([page], timeout=_FAREWELL_S)
+        raise
 
 
 def _first_line(error: BaseException) -> str:
