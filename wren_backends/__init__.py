@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wren_backends.joblib import register as _register_joblib
 
 if TYPE_CHECKING:
+    from wren_backends.attached import AttachedJob
     from wren_backends.calls import not_repeatable
     from wren_backends.config import Config
     from wren_backends.dask import wren_get
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from wren_backends.report import Report, measure
 
 __all__ = [
+    "AttachedJob",
     "BrokenWrenExecutor",
     "CallExitedError",
     "CallStoppedError",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AttachedJob": "attached",
     "Config": "config",
     "Report": "report",
     "WrenExecutor": "executor",
