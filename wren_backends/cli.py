@@ -219,8 +219,12 @@ def local() -> None:
 def up(as_json: bool) -> None:
     """Start it, if it does not run yet, and show how other AWS clients reach it."""
     from wren_backends.local.cloud import start_shared
+    from wren_backends.local.errors import LocalCloudError
 
-    cloud = start_shared()
+    try:
+        cloud = start_shared()
+    except LocalCloudError as error:
+        raise DeploymentError(str(error)) from None
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(cloud)))
         return

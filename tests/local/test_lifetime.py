@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,43 @@ def test_a_shared_cloud_is_started_found_and_stopped():
     assert not alive(started.pid)
     assert local_cloud.find_shared() is None
     assert not os.path.exists(started.directory)
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_what_a_killed_cloud_leaves_is_removed_by_the_next_command(tmp_path, monkeypatch, command):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = local_cloud.start_shared()
+    os.kill(killed.pid, signal.SIGKILL)
+    os.waitpid(killed.pid, 0)
+    starting = Path(tempfile.mkdtemp(prefix="wren-shared-"))
+    (starting / "supervisor.pid").touch()
+    assert local_cloud.find_shared() is None
+    assert os.path.exists(killed.directory)
+    try:
+        living = local_cloud.start_shared() if command == "up" else None
+        if command == "down":
+            assert not local_cloud.stop_shared()
+        left = {str(one) for one in tmp_path.glob("wren-*")}
+        assert left == {str(starting), *([living.directory] if living else [])}
+    finally:
+        local_cloud.stop_shared()
+
+
+def test_a_state_directory_that_cannot_be_made_starts_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
+    with pytest.raises(LocalCloudError, match="/dev/null/state/wren cannot be made .*XDG_STATE_HOME"):
+        local_cloud.start_shared()
+    assert list(tmp_path.glob("wren-*")) == []
+    assert not local_cloud.stop_shared()
+
+
+def test_a_state_directory_that_cannot_be_written_to_leaves_nothing_running(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (local_cloud.state_directory() / "local.json").mkdir(parents=True)  # a file cannot take its place
+    with pytest.raises(LocalCloudError, match=r"local\.json cannot be written"):
+        local_cloud.start_shared()
+    assert list(tmp_path.glob("wren-*")) == []
 
 
 def test_everything_listens_on_loopback_only(cloud):

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .cleanup import remove
+from .cleanup import PRIVATE_PREFIX, SHARED_PREFIX, remove, remove_dead
 from .errors import LocalCloudError
 from .options import CloudOptions
 from .paths import state_directory
@@ -115,7 +115,7 @@ def start_private(options: CloudOptions | None = None) -> LocalCloud:
         if _private is not None and (_is_running(_private.process) or _private.cloud.answers()):
             return _private.cloud
         began = time.monotonic()
-        directory = Path(tempfile.mkdtemp(prefix="wren-local-"))
+        directory = Path(tempfile.mkdtemp(prefix=PRIVATE_PREFIX))
         arguments = ["--private", f"--client-pid={os.getpid()}"]
         process, cloud = _launch(directory, arguments, options or CloudOptions(), subprocess.PIPE)
         _private = _Private(cloud, process)
@@ -159,18 +159,33 @@ def start_shared(options: CloudOptions | None = None) -> LocalCloud:
     running = find_shared()
     if running is not None:
         return running
-    directory = Path(tempfile.mkdtemp(prefix="wren-shared-"))
+    file = _shared_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LocalCloudError(
+            f"{file.parent} cannot be made ({error.strerror}), so that no program would find the local cloud. Set "
+            "XDG_STATE_HOME to a folder of yours"
+        ) from None
+    remove_dead()
+    directory = Path(tempfile.mkdtemp(prefix=SHARED_PREFIX))
     process, cloud = _launch(directory, [], options or CloudOptions(), subprocess.DEVNULL)
     process.returncode = 0  # it outlives us: nobody is to wait for it, or to warn that nobody has
-    file = _shared_file()
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        _leave_word(cloud, file)
+    except OSError as error:
+        _stop(cloud)
+        raise LocalCloudError(f"{file} cannot be written ({error.strerror}): make room for it, or allow it") from None
+    logger.info("cloud.started endpoint_url=%s directory=%s shared=true", cloud.endpoint_url, cloud.directory)
+    return cloud
+
+
+def _leave_word(cloud: LocalCloud, file: Path) -> None:
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as output:
         json.dump(asdict(cloud), output)
     temporary.replace(file)
-    logger.info("cloud.started endpoint_url=%s directory=%s shared=true", cloud.endpoint_url, cloud.directory)
-    return cloud
 
 
 def find_shared() -> LocalCloud | None:
@@ -183,21 +198,28 @@ def find_shared() -> LocalCloud | None:
 
 
 def stop_shared() -> bool:
-    """Stop the shared local cloud; return whether there was one."""
+    """Stop the shared local cloud, and remove what killed ones left; return whether there was one."""
     cloud = find_shared()
     if cloud is not None:
-        os.kill(cloud.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_LIMIT_S
-        while alive(cloud.pid) and time.monotonic() < deadline:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(cloud.pid, os.WNOHANG)  # it may have been started by this very process
-            time.sleep(0.02)
-        if alive(cloud.pid):
-            os.kill(cloud.pid, signal.SIGKILL)
-        remove(Path(cloud.directory))
+        _stop(cloud)
         logger.info("cloud.stopped endpoint_url=%s shared=true", cloud.endpoint_url)
-    _shared_file().unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        _shared_file().unlink()
+    for directory in remove_dead():
+        logger.info("cloud.removed directory=%s", directory)
     return cloud is not None
+
+
+def _stop(cloud: LocalCloud) -> None:
+    os.kill(cloud.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_LIMIT_S
+    while alive(cloud.pid) and time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(cloud.pid, os.WNOHANG)  # it may have been started by this very process
+        time.sleep(0.02)
+    if alive(cloud.pid):
+        os.kill(cloud.pid, signal.SIGKILL)
+    remove(Path(cloud.directory))
 
 
 def _shared_file() -> Path:

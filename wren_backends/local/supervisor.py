@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from .async_events import AsyncEvents
-from .cleanup import remove
+from .cleanup import PRIVATE_PREFIX, lock, remove
 from .environment import Environment
 from .errors import LocalCloudError
 from .functions import Functions
@@ -224,8 +224,9 @@ def _announce(description: dict[str, Any]) -> None:
 def serve(arguments: SupervisorArguments) -> int:
     """Run a supervisor until its end and return the exit status of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    directory = Path(arguments.directory or tempfile.mkdtemp(prefix="wren-local-"))
+    directory = Path(arguments.directory or tempfile.mkdtemp(prefix=PRIVATE_PREFIX))
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    held = lock(directory)
     raise_open_file_limit()
     for name in ("http_proxy", "https_proxy", "all_proxy"):  # everything here is on 127.0.0.1
         os.environ.pop(name, None)
@@ -242,4 +243,5 @@ def serve(arguments: SupervisorArguments) -> int:
     finally:
         weed.stop()
         remove(directory)
+        held.close()
     return 0
