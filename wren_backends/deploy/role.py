@@ -135,6 +135,8 @@ def client_policy(scope: Scope) -> Document:
         _allow("RunCalls", ["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"], [scope.function_arn]),
         _allow("ReadOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs, scope.failures)),
         _allow("WriteBlobs", ["s3:PutObject", "s3:AbortMultipartUpload"], scope.objects(scope.blobs)),
+        # A job's record, and the list of its calls that were given up.
+        _allow("LeaveWord", ["s3:PutObject"], scope.objects(f"{scope.jobs}/job.json", f"{scope.jobs}/stop")),
         _listing(scope),
     )
 
