@@ -16,6 +16,7 @@ from typing import Any
 
 from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version, shown
+from wren_backends import redaction
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchError, StorageError
 from wren_backends.events import logger
@@ -74,6 +75,7 @@ def connect(config: Config) -> Connection:
         ProtocolMismatchError: It runs another Python than this process.
         StorageError: The bucket does not exist or is not ours to use.
     """
+    redaction.install()
     with _lock:
         if config not in _known:
             _known[config] = _connect_local(config) if is_local(config) else _connect_aws(config)

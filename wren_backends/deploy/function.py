@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
+from wren_backends import redaction
 from wren_backends.deploy.package import HANDLER, function_zip
 from wren_backends.errors import DeploymentError
 
@@ -56,6 +57,7 @@ def deploy(client: Any, spec: FunctionSpec) -> dict[str, Any]:
         DeploymentError: The packages of this machine do not run on Lambda.
         botocore.exceptions.ClientError: AWS refuses.
     """
+    redaction.install()
     existing = _describe(client, spec.name)
     settings = _settings(spec, existing)
     if existing is None:
