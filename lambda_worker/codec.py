@@ -114,7 +114,8 @@ def loads(parts: Iterable[Bytes]) -> Any:
 def dump_error(error: BaseException) -> tuple[Bytes, ...]:
     """Pickle an exception so that it certainly comes back.
 
-    An exception whose `__init__` wants other arguments than its `args` is rebuilt without calling `__init__`.
+    An exception whose `__init__` wants other arguments than its `args` is rebuilt without calling `__init__`, in an
+    exception group too.
 
     Raises:
         Exception: It cannot be pickled in either way.
@@ -138,6 +139,9 @@ class _Rebuilt:
 
     def __reduce__(self) -> tuple[Any, ...]:
         error = self._error
+        if isinstance(error, BaseExceptionGroup):
+            inner = [_Rebuilt(one) for one in error.exceptions]
+            return _rebuild, (type(error), (error.message, inner), error.__dict__)
         return _rebuild, (type(error), error.args, error.__dict__)
 
 
