@@ -5,11 +5,24 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 _MAX_WARNINGS = 50
 _MAX_WARNING_CHARS = 4000
+
+
+@contextmanager
+def _lost_if_closed() -> Iterator[None]:
+    """A call may have closed the real stream, or its file: what later calls print still reaches the client."""
+    try:
+        yield
+    except UnicodeError:
+        raise
+    except (OSError, ValueError, AttributeError):
+        pass
 
 
 class _Tee(io.TextIOBase):
@@ -22,7 +35,8 @@ class _Tee(io.TextIOBase):
         self._cut = False
 
     def write(self, text: str) -> int:
-        self._real.write(text)
+        with _lost_if_closed():
+            self._real.write(text)
         if self._left > 0:
             self._kept.append(text[: self._left])
         self._cut = self._cut or len(text) > self._left
@@ -30,7 +44,8 @@ class _Tee(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self._real.flush()
+        with _lost_if_closed():
+            self._real.flush()
 
     def writable(self) -> bool:
         return True

@@ -35,7 +35,9 @@ class ModulePath:
             zipfile.BadZipFile: It is not a zip.
             OSError: It does not fit into the temporary directory.
         """
-        if ref.digest == self._digest:
+        if ref.digest == self._digest and self._folder is not None and os.path.isdir(self._folder):
+            if self._folder not in sys.path:  # calls may do to it what they like
+                sys.path.insert(0, self._folder)
             return False
         folder = tempfile.mkdtemp(prefix="wren-modules-")
         with zipfile.ZipFile(io.BytesIO(fetch(ref))) as bundle:

@@ -22,6 +22,7 @@ from typing import Any
 from lambda_worker import codec
 from lambda_worker.cache import BlobCache
 from lambda_worker.capture import Capture
+from lambda_worker.guard import Guard
 from lambda_worker.modules import ModulePath
 from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
 from lambda_worker.protocol import (
@@ -49,6 +50,7 @@ _log = logging.getLogger("lambda_worker")
 
 _CAPTURE_CHARS = 64 * 1024
 _CAPTURE_CHARS_PER_EVENT = 512 * 1024
+_DETAIL_CHARS = 64 * 1024  # even if each is six in JSON, a refusal is far from what Lambda allows a response
 _FRAME_LIMIT_BYTES = FRAME_BUDGET_BYTES + 256 * 1024
 _SMALLEST_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -60,7 +62,8 @@ class _RefusedError(Exception):
     """The event cannot be run at all."""
 
     def __init__(self, reason: RefusalReason, detail: str) -> None:
-        super().__init__(detail)
+        half = _DETAIL_CHARS // 2
+        super().__init__(detail if len(detail) <= 2 * half else f"{detail[:half]}\n[...]\n{detail[-half:]}")
         self.reason = reason
 
 
@@ -283,7 +286,7 @@ class Runner:
         payload: Payload = ()
         reason = detail = ""
         try:
-            with capture:
+            with capture, Guard():
                 function, arguments = self._load(event, call, store)
                 value = _apply(function, arguments)
                 del function, arguments
