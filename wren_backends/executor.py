@@ -30,6 +30,9 @@ from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_
 
 T = TypeVar("T")
 
+_NAME_CHARS = 200
+"""A function's name stands in every message about its calls: what is longer is cut."""
+
 
 class Prepared:
     """A function that was pickled once, to be submitted many times in place of the function itself."""
@@ -384,8 +387,19 @@ def _key_of(payload: Payload) -> str:
 def _name_of(fn: Callable[..., Any]) -> str:
     while isinstance(fn, functools.partial):
         fn = fn.args[0] if fn.func is run_chunk and fn.args else fn.func
-    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return f"{getattr(fn, '__module__', None) or '?'}.{name}"
+    return f"{_attribute(fn, '__module__') or '?'}.{_attribute(fn, '__qualname__') or type(fn).__qualname__}"
+
+
+def _attribute(fn: Callable[..., Any], attribute: str) -> str:
+    """Text for messages and logs, whatever the user's object has under this name."""
+    try:
+        found = getattr(fn, attribute, None)
+    except Exception:  # noqa: BLE001  the user's __getattr__ may raise anything
+        return ""
+    if not isinstance(found, str):
+        return ""
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in found[:_NAME_CHARS])
+    return shown if len(found) <= _NAME_CHARS else f"{shown}..."
 
 
 def _check_buffersize(buffersize: int | None) -> None:
