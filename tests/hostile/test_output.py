@@ -12,13 +12,13 @@ LINES = 1_000_000
 
 
 @pytest.mark.parametrize("text", ["ä€😀", "\0\x1b[31m\r\b", "a\u2028b\x85c", ""])
-def test_text_of_any_kind(abused_in_any_mode, capsys, text):
-    assert abused_in_any_mode.result(lambda: print(text, end="|", file=sys.stderr) or 5) == 5
+def test_text_of_any_kind(tried_in_any_mode, capsys, text):
+    assert tried_in_any_mode.result(lambda: print(text, end="|", file=sys.stderr) or 5) == 5
     assert capsys.readouterr().err == f"{text}|"
 
 
-def test_what_cannot_be_encoded_is_the_calls_error_as_it_is_elsewhere(abused):
-    assert type(abused.error(print, "\ud800")) is UnicodeEncodeError
+def test_what_cannot_be_encoded_is_the_calls_error_as_it_is_elsewhere(tried):
+    assert type(tried.error(print, "\ud800")) is UnicodeEncodeError
 
 
 BINARY = {
@@ -31,29 +31,29 @@ BINARY = {
 
 
 @pytest.mark.parametrize("what", BINARY)
-def test_bytes(abused_in_any_mode, what):
-    assert abused_in_any_mode.result(BINARY[what]) > 0
+def test_bytes(tried_in_any_mode, what):
+    assert tried_in_any_mode.result(BINARY[what]) > 0
 
 
-def test_a_million_lines_at_once(abused_in_any_mode, capsys):
+def test_a_million_lines_at_once(tried_in_any_mode, capsys):
     def prints():
         print("\n".join(map(str, range(LINES))))
         return "the value"
 
-    assert abused_in_any_mode.result(prints) == "the value"
+    assert tried_in_any_mode.result(prints) == "the value"
     shown = capsys.readouterr().out
     assert shown.startswith("0\n1\n2\n")
     assert "the function's log has all of it" in shown
     assert len(shown) < 100_000
 
 
-def test_many_lines_one_by_one(abused):
+def test_many_lines_one_by_one(tried):
     def prints(lines):
         for number in range(lines):
             print(number)
         return "the value"
 
-    assert abused.result(prints, LINES // 10) == "the value"
+    assert tried.result(prints, LINES // 10) == "the value"
 
 
 def test_many_calls_that_print_a_lot(cloud, capsys):

@@ -68,8 +68,8 @@ ORDINARY = [
 
 
 @pytest.mark.parametrize("error", ORDINARY, ids=lambda error: type(error).__name__)
-def test_it_comes_back_as_itself(abused_in_any_mode, error):
-    future = abused_in_any_mode.submit(raise_, error)
+def test_it_comes_back_as_itself(tried_in_any_mode, error):
+    future = tried_in_any_mode.submit(raise_, error)
     found = future.exception(timeout=60)
     assert type(found) is type(error)
     assert found.args == error.args
@@ -80,19 +80,19 @@ def test_it_comes_back_as_itself(abused_in_any_mode, error):
         future.result()
 
 
-def test_what_needs_arguments(abused_in_any_mode):
-    error = abused_in_any_mode.error(lambda: raise_(NeedsArgumentsError(3, text="ä\udcff")))
+def test_what_needs_arguments(tried_in_any_mode):
+    error = tried_in_any_mode.error(lambda: raise_(NeedsArgumentsError(3, text="ä\udcff")))
     assert (type(error), error.args) == (NeedsArgumentsError, ("3: ä\udcff",))
     assert (error.code, error.text) == (3, "ä\udcff")
 
 
 @pytest.mark.parametrize("group", [ExceptionGroup, BaseExceptionGroup, OwnGroup])
-def test_groups_of_exceptions(abused_in_any_mode, group):
+def test_groups_of_exceptions(tried_in_any_mode, group):
     def fails():
         inner = ExceptionGroup("inner", [NeedsArgumentsError(3, text="t"), KeyError("k")])
         raise group("outer", [ValueError(1), inner])
 
-    error = abused_in_any_mode.error(fails)
+    error = tried_in_any_mode.error(fails)
     assert isinstance(error, group)
     assert (error.message, [type(one) for one in error.exceptions]) == ("outer", [ValueError, ExceptionGroup])
     nested = error.exceptions[1]
@@ -104,8 +104,8 @@ def test_groups_of_exceptions(abused_in_any_mode, group):
     assert "NeedsArgumentsError: 3: t" in str(error.__cause__)
 
 
-def test_groups_of_exceptions_that_are_no_errors(abused):
-    error = abused.error(raise_, BaseExceptionGroup("g", [OwnBaseException("own"), KeyboardInterrupt(), SystemExit(3)]))
+def test_groups_of_exceptions_that_are_no_errors(tried):
+    error = tried.error(raise_, BaseExceptionGroup("g", [OwnBaseException("own"), KeyboardInterrupt(), SystemExit(3)]))
     assert [type(one) for one in error.exceptions] == [OwnBaseException, KeyboardInterrupt, SystemExit]
 
 
@@ -125,42 +125,42 @@ class LocksError(Exception):
 
 
 @pytest.mark.parametrize("kind", [CannotBePickledError, ExitsError, LocksError])
-def test_what_cannot_be_pickled_is_told_in_text(abused, kind):
-    error = abused.error(make, kind)
+def test_what_cannot_be_pickled_is_told_in_text(tried, kind):
+    error = tried.error(make, kind)
     assert type(error) is SerializationError
     for part in ("its exception cannot be pickled", "in make", kind.__name__):
         assert part in str(error)
 
 
-def test_what_cannot_be_pickled_within_a_group(abused):
-    error = abused.error(lambda: raise_(ExceptionGroup("outer", [ValueError("fine"), LocksError()])))
+def test_what_cannot_be_pickled_within_a_group(tried):
+    error = tried.error(lambda: raise_(ExceptionGroup("outer", [ValueError("fine"), LocksError()])))
     assert type(error) is SerializationError
     assert "ValueError: fine" in str(error)
     assert "LocksError" in str(error)
 
 
-def test_what_has_no_text(abused):
-    error = abused.error(make, SilentError)
+def test_what_has_no_text(tried):
+    error = tried.error(make, SilentError)
     assert type(error) is SilentError
     assert "exception str() failed" in str(error.__cause__)
 
 
-def test_what_takes_no_attributes(abused):
-    error = abused.error(make, FrozenError, "frozen")
+def test_what_takes_no_attributes(tried):
+    error = tried.error(make, FrozenError, "frozen")
     assert (type(error), error.args) == (FrozenError, ("frozen",))
 
 
-def test_what_refers_to_itself(abused):
+def test_what_refers_to_itself(tried):
     def fails():
         error = ValueError("cycle")
         error.me = error.__context__ = error
         raise error
 
-    error = abused.error(fails)
+    error = tried.error(fails)
     assert error.me is error
 
 
-def test_chains_of_any_length(abused):
+def test_chains_of_any_length(tried):
     def fails(depth):
         try:
             if depth:
@@ -168,22 +168,22 @@ def test_chains_of_any_length(abused):
         finally:
             raise ValueError(depth)
 
-    assert abused.error(fails, 200).args == (200,)
+    assert tried.error(fails, 200).args == (200,)
 
 
-def test_a_message_beyond_every_limit(abused_in_any_mode):
-    error = abused_in_any_mode.error(lambda: make(ValueError, "x" * 7_000_000))
+def test_a_message_beyond_every_limit(tried_in_any_mode):
+    error = tried_in_any_mode.error(lambda: make(ValueError, "x" * 7_000_000))
     assert type(error) is ValueError
     assert len(error.args[0]) == 7_000_000
 
 
 @pytest.mark.parametrize("code", [None, 0, 3, "text", "\udcff", 10**400, ["x"]])
-def test_exits(abused_in_any_mode, code):
-    error = abused_in_any_mode.error(make, SystemExit, code)
+def test_exits(tried_in_any_mode, code):
+    error = tried_in_any_mode.error(make, SystemExit, code)
     assert type(error) is CallExitedError
 
 
-def test_warnings_of_all_kinds(abused):
+def test_warnings_of_all_kinds(tried):
     def warns():
         for category in (DeprecationWarning, BytesWarning, ResourceWarning, PendingDeprecationWarning):
             warnings.warn("ä\udcff\0\n", category, stacklevel=1)
@@ -192,30 +192,30 @@ def test_warnings_of_all_kinds(abused):
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert abused.result(warns) == "the value"
+        assert tried.result(warns) == "the value"
     assert {one.category for one in caught} >= {DeprecationWarning, BytesWarning, ResourceWarning, UserWarning}
 
 
-def test_a_warning_that_is_raised_there(abused):
+def test_a_warning_that_is_raised_there(tried):
     def warns():
         warnings.simplefilter("error")
         warnings.warn("raised", UserWarning, stacklevel=1)
 
-    error = abused.error(warns)
+    error = tried.error(warns)
     assert (type(error), error.args) == (UserWarning, ("raised",))
 
 
 # ---- callbacks
 
 
-def test_callbacks_that_raise(abused, caplog):
+def test_callbacks_that_raise(tried, caplog):
     told = []
-    future = abused.submit(abs, -3)
+    future = tried.submit(abs, -3)
     for error in (ValueError("callback"), OwnBaseException("callback"), SystemExit(3)):
         future.add_done_callback(lambda _, error=error: raise_(error))
     future.add_done_callback(lambda done: told.append(done.result()))
     assert future.result(timeout=60) == 3
-    abused.assert_fit()
+    tried.assert_fit()
     assert "callback" in caplog.text
 
 
@@ -256,18 +256,18 @@ LIES = {
 
 
 @pytest.mark.parametrize("what", LIES)
-def test_a_result_that_lies(abused, what):
-    error = abused.error(lambda: Lies(*LIES[what]))
+def test_a_result_that_lies(tried, what):
+    error = tried.error(lambda: Lies(*LIES[what]))
     assert type(error) is SerializationError
 
 
 @pytest.mark.parametrize("what", LIES)
-def test_an_argument_that_lies(abused, what):
-    assert type(abused.error(abs, Lies(*LIES[what]))) is SerializationError
+def test_an_argument_that_lies(tried, what):
+    assert type(tried.error(abs, Lies(*LIES[what]))) is SerializationError
 
 
 @pytest.mark.parametrize("error", [ValueError("lie"), RecursionError("lie"), OwnBaseException("lie"), SystemExit(3)])
-def test_a_result_whose_pickling_raises(abused, error):
-    found = abused.error(RaisesWhenPickled, error)
+def test_a_result_whose_pickling_raises(tried, error):
+    found = tried.error(RaisesWhenPickled, error)
     assert type(found) is SerializationError
     assert "cannot be pickled" in str(found)
