@@ -364,9 +364,15 @@ def _dumps(value: object, what: str) -> tuple[Bytes, ...]:
         return codec.dumps(value)
     except Exception as error:
         raise SerializationError(
-            f"Could not pickle the task to send it to the workers: {what}: {type(error).__name__}: {error}. "
-            "Open files, locks, sockets and generators cannot travel: make them inside the function"
+            f"Could not pickle the task to send it to the workers: {what}: {type(error).__name__}: "
+            f"{str(error).rstrip('.')}. {_advice(error)}"
         ) from error
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error.__cause__ or error, RecursionError):
+        return "It is nested too deeply: pass it flat, or call sys.setrecursionlimit here"
+    return "Open files, locks, sockets and generators cannot travel: make them inside the function"
 
 
 def _as_serialization_error(error: Exception) -> SerializationError:
