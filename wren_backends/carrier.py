@@ -189,6 +189,8 @@ class Carrier:
             return self._open(await self._watcher.watch(group.first_seq, attempt, limit_s), group)
         except (TimeoutError, ObjectStoreError, AsyncInvocationFailed):
             return None
+        except ProtocolError:  # the next attempt meets it too, and says what it is
+            return None
 
     async def _invoke(self, event: Event, group: Group) -> Trip:
         body = json.dumps(event.to_json()).encode()

@@ -1,9 +1,14 @@
 """Somebody else puts outcomes and records of failures into the bucket: none of it passes for the work of a worker."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import pickle
+import socket
+import threading
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from blake3 import blake3
@@ -147,6 +152,75 @@ def test_objects_with_other_names_among_the_outcomes_are_passed_over(cloud, intr
         bucket.write(bucket.outcome(executor.job_id, 0)[:-12] + name, trap.pickle())
         gate.open()
         assert future.result(timeout=SOON_S) == 5
+
+
+class Relay:
+    """Passes TCP connections on to another port of this machine until it cuts them."""
+
+    def __init__(self, port):
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._sockets = []
+        self._threads = []
+        self._start(self._accept)
+
+    def _start(self, target, *args):
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._sockets += [near, far]
+                self._start(self._pass_on, near, far)
+                self._start(self._pass_on, far, near)
+
+    def _pass_on(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def cut(self):
+        """End the connections that there are."""
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.fixture
+def relay(cloud):
+    made = Relay(urlsplit(cloud.lambda_endpoint_url).port)
+    yield made
+    made.close()
+
+
+def test_a_forged_outcome_where_that_of_a_lost_response_is_looked_for(cloud, relay, intruder, gate, trap):
+    with WrenExecutor(1) as known:
+        connection = dataclasses.replace(known.connection, lambda_url=f"http://127.0.0.1:{relay.port}")
+    with WrenExecutor(2, connection=connection, commit_after_s=0) as executor:
+        future = executor.submit(gate.hold, "the right value")
+        gate.wait_entered()
+        bucket = intruder(executor)
+        forged = codec.seal(frame_with(trap.pickle(), executor.job_id), b"k" * 32)
+        bucket.write(bucket.outcome(executor.job_id, 0), forged)
+        relay.cut()
+        error = future.exception(timeout=SOON_S)
+        gate.open()
+        assert_refused(error, 0, "fails its signature, so it was not unpickled")
+        assert executor.submit(fine, 1).result(timeout=SOON_S) == 2
 
 
 # ---- records of failures, which Lambda does not sign
