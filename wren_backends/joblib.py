@@ -130,10 +130,28 @@ class _SharedArgument:
     names_modules: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _OwnExecutor:
+    """An executor that is not shared with other backends, as it has an initializer, and what it was made with."""
+
+    config: Config
+    n_jobs: int
+    initializer: Any
+    initargs: tuple[Any, ...]
+    executor: WrenExecutor
+
+    def was_made_with(self, config: Config, n_jobs: int, initializer: Any, initargs: tuple[Any, ...]) -> bool:
+        """By identity, as arguments need not compare: arrays do not."""
+        ours, theirs = (self.initializer, *self.initargs), (initializer, *initargs)
+        same = len(ours) == len(theirs) and all(one is other for one, other in zip(ours, theirs, strict=True))
+        return same and (self.config, self.n_jobs) == (config, n_jobs)
+
+
 class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
     """Runs joblib's batches as calls of a `WrenExecutor`.
 
-    Parameters of `parallel_config(backend="wren", ...)` are the fields of `Config`, `initializer` and `initargs`.
+    Parameters of `parallel_config(backend="wren", ...)` and `Parallel(backend="wren", ...)` are the fields of `Config`,
+    `initializer` and `initargs`.
     """
 
     supports_retrieve_callback = True
@@ -149,7 +167,7 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._states: weakref.WeakKeyDictionary[Any, _ParallelState] = weakref.WeakKeyDictionary()
-        self._own: dict[int, WrenExecutor] = {}
+        self._own: list[_OwnExecutor] = []
         self._shared_from_bytes = 0
         self._batch_size = 1
         self._item_s: float | None = None
@@ -182,12 +200,13 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self._shared_from_bytes = _shared_from(kwargs.get("max_nbytes", "1M"), kwargs.get("mmap_mode", "r"))
-        config = self._config({name: value for name, value in kwargs.items() if name not in _JOBLIBS_OWN})
+        given = {name: value for name, value in kwargs.items() if name not in _JOBLIBS_OWN}
+        config = self._config(given)
         if self._pid != os.getpid():  # the process was forked, and what is here is the parent's
-            self._lock, self._pid, self._own = threading.Lock(), os.getpid(), {}
+            self._lock, self._pid, self._own = threading.Lock(), os.getpid(), []
             self._states = weakref.WeakKeyDictionary()
         with self._lock:
-            executor = self._open_executor(config, n_jobs)
+            executor = self._open_executor(config, n_jobs, {**self.backend_kwargs, **given})
             self._states[parallel] = _ParallelState(executor)
         executor.refresh_modules()
         return n_jobs
@@ -196,17 +215,19 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         given = {**self.backend_kwargs, **more}
         return Config.load(**{name: given[name] for name in given if name not in ("initializer", "initargs")})
 
-    def _open_executor(self, config: Config, n_jobs: int) -> WrenExecutor:
+    def _open_executor(self, config: Config, n_jobs: int, given: dict[str, Any]) -> WrenExecutor:
         # Imported when first needed: with its HTTP client it takes longer than everything else here.
         from wren_backends.executor import WrenExecutor, shared_executor
 
-        initializer = self.backend_kwargs.get("initializer")
+        initializer, initargs = given.get("initializer"), tuple(given.get("initargs") or ())
         if initializer is None:
             return shared_executor(config, n_jobs)
-        if n_jobs not in self._own or self._own[n_jobs]._broken:
-            initargs = tuple(self.backend_kwargs.get("initargs", ()))
-            self._own[n_jobs] = WrenExecutor(n_jobs, initializer, initargs, config=config)
-        return self._own[n_jobs]
+        for one in self._own:
+            if one.was_made_with(config, n_jobs, initializer, initargs) and not one.executor._broken:
+                return one.executor
+        executor = WrenExecutor(n_jobs, initializer, initargs, config=config)
+        self._own.append(_OwnExecutor(config, n_jobs, initializer, initargs, executor))
+        return executor
 
     def submit(self, func: BatchedCalls, callback: BatchCompletionCallBack | None = None) -> Future[Any]:
         """Queue a batch; never raises and never waits, as joblib holds its lock."""
@@ -282,10 +303,10 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         """A `Parallel` call is over; executors of our own end with the last one that uses them."""
         with self._lock:
             used = {state.executor for one, state in self._states.items() if one._calling or one._managed_backend}
-            idle = [n_jobs for n_jobs, executor in self._own.items() if executor not in used]
-            done = [self._own.pop(n_jobs) for n_jobs in idle]
-        for executor in done:
-            executor.shutdown(wait=False)
+            done = [one for one in self._own if one.executor not in used]
+            self._own = [one for one in self._own if one.executor in used]
+        for one in done:
+            one.executor.shutdown(wait=False)
 
 
 def _clear(ready: Queue[Any]) -> None:

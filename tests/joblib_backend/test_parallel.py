@@ -141,6 +141,19 @@ def test_initializer(tmp_path):
     assert marks(ran) in (1, 2)
 
 
+def test_an_initializer_of_parallel():
+    def told(number):
+        os.environ["TOLD"] = str(number)
+
+    def was_told():
+        return os.environ.get("TOLD")
+
+    assert set(wren(initializer=told, initargs=(7,))(delayed(was_told)() for _ in range(6))) == {"7"}
+    with parallel_config(backend="wren", n_jobs=2, initializer=told, initargs=[8]):
+        assert set(Parallel()(delayed(was_told)() for _ in range(6))) == {"8"}
+        assert set(Parallel(initargs=(np.arange(3),))(delayed(was_told)() for _ in range(6))) == {"[0 1 2]"}
+
+
 def test_a_failing_initializer():
     def fails():
         raise ValueError("bad start")
