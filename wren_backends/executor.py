@@ -24,6 +24,7 @@ from wren_backends.calls import Call, Function, is_repeatable
 from wren_backends.carrier import Initializer
 from wren_backends.config import Config
 from wren_backends.connection import Connection, connect, connect_larger
+from wren_backends.copies import warn_of_lost_writes
 from wren_backends.dispatcher import Dispatcher
 from wren_backends.errors import ConfigError, SerializationError
 from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
@@ -150,7 +151,8 @@ class WrenExecutor(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Have `fn(*args, **kwargs)` called in an execution environment.
 
-        What is passed is fixed when this returns: later changes to it are not seen.
+        What is passed is fixed when this returns: later changes to it are not seen, and what the call writes to its
+        arguments stays in its copies of them. A UserWarning says so for arrays over files that are mapped for writing.
 
         Returns:
             A standard Future. It holds a SerializationError if something cannot be pickled.
@@ -159,6 +161,7 @@ class WrenExecutor(Executor):
             RuntimeError: After `shutdown`.
             BrokenWrenExecutor: After a failed initializer.
         """
+        warn_of_lost_writes(args, kwargs, lambda: fn.function.name if isinstance(fn, Prepared) else _name_of(fn))
         return self.submit_with(fn, args, kwargs)
 
     def submit_with(

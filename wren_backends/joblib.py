@@ -34,6 +34,7 @@ from wren_backends.blobs import SeenBuffers
 from wren_backends.calls import is_repeatable
 from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
+from wren_backends.copies import warn_of_lost_writes
 from wren_backends.errors import SerializationError
 
 if TYPE_CHECKING:
@@ -63,11 +64,17 @@ class _ParallelState:
         self._call_id: object = None
         self._seen = SeenBuffers()
         self._shared: dict[int, _SharedArgument] = {}
+        self._warned = False
 
     def begin(self, call_id: object) -> None:
         """Between two calls of one `Parallel` the user may have changed an array: nothing is known of it any more."""
         if call_id != self._call_id:
-            self._call_id, self._seen, self._shared = call_id, SeenBuffers(), {}
+            self._call_id, self._seen, self._shared, self._warned = call_id, SeenBuffers(), {}, False
+
+    def warn_of_lost_writes(self, batch: BatchedCalls) -> None:
+        """Warn once per call of `Parallel` if its calls may write to what they only have copies of."""
+        for _, args, kwargs in () if self._warned else batch.items:
+            self._warned = self._warned or warn_of_lost_writes(args, kwargs, lambda: _name_of(batch))
 
     @property
     def seen(self) -> SeenBuffers:
@@ -251,6 +258,7 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
             return
         try:
             name = _name_of(batch)
+            state.warn_of_lost_writes(batch)
             state.executor.submit_with(
                 run_joblib_batch,
                 (batch, self.inner_max_num_threads),

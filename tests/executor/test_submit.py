@@ -227,6 +227,15 @@ def test_an_array_changed_between_two_submits_is_seen_changed(executor, items):
     assert [future.result() for future in futures] == [0, 1, 2, 3]
 
 
+def test_a_writable_memory_mapped_argument_is_warned_of_where_it_is_passed(executor, tmp_path):
+    data = np.memmap(tmp_path / "data.mm", dtype=float, shape=(8,), mode="w+")
+    with pytest.warns(UserWarning, match=r"argument 2 of test_submit\.add .* Return the values") as caught:
+        assert executor.submit(add, 1, data).result().sum() == 8
+    assert [one.filename for one in caught] == [__file__]
+    with pytest.warns(UserWarning, match=r"argument 1 of test_submit\.add"):
+        assert next(executor.map(add, [data])).sum() == 0
+
+
 def test_calls_of_functions_that_differ_in_an_array_alone_are_not_mixed_up(cloud):
     """Calls travel together by function, and such functions have the same pickle but for a buffer."""
 

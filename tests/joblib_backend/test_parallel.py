@@ -41,6 +41,10 @@ def wren(**more):
     return Parallel(**{"n_jobs": 2, "backend": "wren", **more})
 
 
+def put(out, where, value):
+    out[where] = value
+
+
 # ---- how it is chosen
 
 
@@ -163,6 +167,24 @@ def test_a_failing_initializer():
         pytest.raises(BrokenWrenExecutor, match="bad start"),
     ):
         Parallel()(delayed(square)(n) for n in range(10))
+
+
+def test_writes_to_a_memory_mapped_argument_are_warned_of_once_per_call(tmp_path):
+    out = np.memmap(tmp_path / "out.mm", dtype=float, shape=(8,), mode="w+")
+    parallel = wren()
+    for view in (out, out[2:], np.asarray(out)):
+        with pytest.warns(UserWarning, match=r"argument 'out' of .*\.put .* Return the values") as caught:
+            parallel(delayed(put)(where=n, out=view, value=1.0) for n in range(6))
+        assert len(caught) == 1
+    assert not out.any()
+
+
+@pytest.mark.parametrize("mode", ["r", "c"])
+@pytest.mark.filterwarnings("error")
+def test_a_memory_mapped_argument_that_no_process_writes_through_is_not_warned_of(tmp_path, mode):
+    np.arange(8.0).tofile(tmp_path / "in.mm")
+    data = np.memmap(tmp_path / "in.mm", dtype=float, shape=(8,), mode=mode)
+    assert wren()(delayed(np.sum)(data) for _ in range(3)) == [28.0] * 3
 
 
 def test_inner_max_num_threads():
