@@ -256,6 +256,10 @@ def status(as_json: bool) -> None:
 @local.command()
 def down() -> None:
     """Stop it and remove its files."""
-    from wren_backends.local.cloud import stop_shared
+    from wren_backends.local.cloud import find_shared, stop_shared
 
+    cloud = find_shared()
+    running = cloud.stats()["lambda"]["running"] if cloud else 0
     click.echo("The local cloud is stopped." if stop_shared() else "No local cloud was running.")
+    if running:
+        click.echo(f"Invocations that it was running: {running}. Their programs end with BrokenWrenExecutor.", err=True)

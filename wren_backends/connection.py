@@ -44,6 +44,7 @@ class Connection:
         timeout_s: The function's time limit in seconds.
         max_workers: Invocations in flight unless configured otherwise.
         stats: Counts of the local cloud's own servers; None on AWS.
+        is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
     """
 
     is_local: bool
@@ -60,6 +61,7 @@ class Connection:
     timeout_s: int
     max_workers: int
     stats: Callable[[], dict[str, Any]] | None = None
+    is_gone: Callable[[], bool] = lambda: False
 
 
 _lock = threading.Lock()
@@ -67,7 +69,7 @@ _known: dict[Config, Connection] = {}
 
 
 def connect(config: Config) -> Connection:
-    """Find (and for the local cloud: make) what `config` names; cached, since nothing of it changes within a process.
+    """Find (and for the local cloud: make) what `config` names; cached until it is gone.
 
     Raises:
         ConfigError: No bucket, region or credentials.
@@ -77,7 +79,8 @@ def connect(config: Config) -> Connection:
     """
     redaction.install()
     with _lock:
-        if config not in _known:
+        if config not in _known or _known[config].is_gone():
+            _known.pop(config, None)
             _known[config] = _connect_local(config) if is_local(config) else _connect_aws(config)
         return _known[config]
 
@@ -115,9 +118,9 @@ def connect_larger(config: Config) -> Connection | None:
 
 
 def used() -> list[Connection]:
-    """Connections that this process has made, the newest last."""
+    """Connections that this process has made and that are not gone, the newest last."""
     with _lock:
-        return list(_known.values())
+        return [one for one in _known.values() if not one.is_gone()]
 
 
 def is_local(config: Config) -> bool:
@@ -144,7 +147,7 @@ def _connect_local(config: Config) -> Connection:
     from botocore.credentials import Credentials
 
     from wren_backends.deploy.local import ensure_local_function, prepare
-    from wren_backends.local.cloud import find_shared, start_private
+    from wren_backends.local.cloud import find_shared, is_gone, start_private
     from wren_backends.local.errors import LocalCloudError
     from wren_backends.local.options import BUCKET
 
@@ -176,6 +179,7 @@ def _connect_local(config: Config) -> Connection:
         timeout_s=_limit(described, "Timeout"),
         max_workers=default_max_workers(config),
         stats=cloud.stats,
+        is_gone=lambda: is_gone(cloud),
     )
 
 

@@ -41,6 +41,7 @@ from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
 from wren_backends.schedule import Schedule, again
 from wren_backends.stopper import Stopper
+from wren_backends.vigil import Vigil
 from wren_backends.watcher import Watcher
 
 _MANY = 64
@@ -149,6 +150,14 @@ class Engine:
         self._larger_carrier = self._open_carrier(self._larger) if self._larger else None
         key = codec.job_key(self._connection.function_key, self._job_id)
         self._stopper = Stopper(self._store, self._job_id, key, self._journal)
+        self._vigil = Vigil(
+            self._connection,
+            self._config.retry_budget_s,
+            self._tasks,
+            lambda: self.is_idle,
+            self._on_cloud_gone,
+            self._journal,
+        )
 
     def _open_carrier(self, connection: Connection) -> Carrier:
         budget_s = self._config.retry_budget_s
@@ -165,12 +174,15 @@ class Engine:
         )
 
     async def finish(self) -> None:
-        """Every call has ended: leave word of it."""
+        """Every call has ended: leave word of it, if there is still a place for it."""
+        if self._connection.is_gone():
+            return
         await self._stopper.flush()
         await self._recorder.close()
 
     async def close(self) -> None:
         """Close what `open` opened."""
+        self._vigil.close()
         if self._look is not None:
             self._look.cancel()
         if self._relaxed:
@@ -198,6 +210,7 @@ class Engine:
             self._start(group)
         self._mind_collector()
         self._mind_stragglers()
+        self._vigil.keep()
 
     def drop_waiting(self, *, cancel: bool) -> None:
         """End the calls that were never sent, by cancellation or because the executor is broken.
@@ -217,6 +230,16 @@ class Engine:
         under_way = [invocation.group for invocation in self._tasks.values()]
         for group in (*under_way, *self._resting, *self._schedule.clear_again()):
             self._fail(group.stranded, error)
+
+    def _on_cloud_gone(self, error: BrokenWrenExecutor) -> None:
+        """The local cloud has ended: nothing that was sent there comes back, and nothing need be sent."""
+        self.give_up(error)
+        for task in self._tasks:
+            task.cancel()
+        for handle in self._resting.values():
+            handle.cancel()
+        self._resting.clear()
+        self._wake()
 
     # ---- starting and stopping
 
@@ -369,6 +392,8 @@ class Engine:
             # A lost response may have taken minutes to be given up; those do not count as being refused.
             refused_since=None if lost else since,
         )
+        if not lost:
+            self._vigil.refused(fault, since)
         delay_s = backoff_s(changed.refusals, self._rng)
         self._say_refused(fault, delay_s)
         self._resting[changed] = self._loop.call_later(delay_s, self._on_rested, changed)
@@ -397,6 +422,8 @@ class Engine:
             spent_s = now - self._starved_since
             self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), spent_s))
             return
+        if self._starved_since is not None:
+            self._vigil.refused(fault, self._starved_since)
         if now >= self._paused_until:  # the first of its round
             self._throttles += 1
             delay_s = backoff_s(self._throttles, self._rng)
@@ -458,6 +485,7 @@ class Engine:
     def _learn(self, invocation: Invocation, trip: Trip) -> None:
         group, frame, seconds = invocation.group, trip.frame, [outcome.seconds for outcome in trip.frame.outcomes]
         self._throttles, self._starved_since = 0, None
+        self._vigil.succeeded()
         self._schedule.window.succeeded(len(self._tasks))
         self._schedule.learn(group, seconds, trip.took_s)
         add = self._journal.add

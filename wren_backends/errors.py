@@ -87,4 +87,4 @@ class CallExitedError(InvocationError):
 
 
 class BrokenWrenExecutor(WrenError, BrokenExecutor):
-    """The executor takes no more calls, because its initializer failed."""
+    """The executor takes no more calls: its initializer failed, or the local cloud has ended."""

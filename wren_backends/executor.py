@@ -481,7 +481,7 @@ def shared_executor(config: Config, max_workers: int | None = None) -> WrenExecu
     """The executor that adapters without a lifetime of their own share; it lives until the process ends."""
     with _shared_lock:
         found = _shared.get((config, max_workers))
-        if found is None or found._broken:
+        if found is None or found._broken or found.connection.is_gone():
             found = _shared[config, max_workers] = WrenExecutor(max_workers, config=config)
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from wren_backends import Config
+from wren_backends import BrokenWrenExecutor, Config, WrenExecutor
 from wren_backends.local.options import BUCKET
 
 WREN = Path(sys.executable).with_name("wren")
@@ -66,6 +66,21 @@ def test_a_local_cloud_of_its_own_from_up_to_down(wren, tmp_path):
     assert "stopped" in down.stdout
     assert wren("local", "status").returncode == 3
     assert not Path(up["directory"]).exists()
+
+
+def test_down_says_when_it_ends_what_others_run(wren, gate, monkeypatch, tmp_path):
+    up = json.loads(wren("local", "up", "--json").stdout)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".local" / "state"))
+    try:
+        with WrenExecutor(2, prefix="down") as executor:
+            assert executor.connection.lambda_url == up["endpoint_url"]
+            future = executor.submit(gate.hold)
+            gate.wait_entered()
+            down = wren("local", "down")
+            assert isinstance(future.exception(30), BrokenWrenExecutor)
+    finally:
+        wren("local", "down")
+    assert "running: 1." in down.stderr
 
 
 def test_help_and_version(wren):

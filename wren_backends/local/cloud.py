@@ -128,6 +128,11 @@ def start_private(options: CloudOptions | None = None) -> LocalCloud:
     return cloud
 
 
+def is_gone(cloud: LocalCloud) -> bool:
+    """Tell, without asking it, whether a cloud's process has ended."""
+    return not alive(cloud.pid)
+
+
 def stop_private() -> None:
     """End this process's own cloud, if there is one, and remove its directory."""
     global _private

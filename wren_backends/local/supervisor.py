@@ -163,6 +163,7 @@ class Supervisor:
                 "cold_starts": counters.cold_starts,
                 "throttles": counters.throttles,
                 "environments": sum(len(pool) for pool in self.compute.pools),
+                "running": sum(1 for pool in self.compute.pools for _ in pool.busy()),
                 "billed_ms": counters.billed_ms,
             },
         }
