@@ -156,7 +156,7 @@ def _connect_local(config: Config) -> Connection:
         try:
             cloud = find_shared() or start_private()
         except LocalCloudError as error:
-            raise DeploymentError(str(error)) from error
+            raise DeploymentError(str(error)) from None  # it says all there is to say
     described = ensure_local_function(cloud, config, BUCKET)
     fixed = Credentials(cloud.access_key_id, cloud.secret_access_key)
     return Connection(

@@ -195,6 +195,16 @@ def test_a_cloud_that_cannot_start_says_why(monkeypatch, tmp_path):
         local_cloud._launch(_new(tmp_path), [], CloudOptions(), subprocess.DEVNULL)
 
 
+def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path):
+    """As without the extra `local`: the supervisor says so and removes its directory before it ends."""
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    with pytest.raises(LocalCloudError, match=r"needs the package .*pip install"):
+        local_cloud._launch(_new(tmp_path), [], CloudOptions(), subprocess.DEVNULL)
+
+
 def _new(tmp_path):
     directory = tmp_path / "cloud"
     directory.mkdir()

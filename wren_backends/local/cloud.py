@@ -16,13 +16,13 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .cleanup import PRIVATE_PREFIX, SHARED_PREFIX, remove, remove_dead
 from .errors import LocalCloudError
 from .options import CloudOptions
 from .paths import state_directory
-from .processes import alive, tail
+from .processes import alive
 
 logger = logging.getLogger("wren_backends.local")
 
@@ -240,31 +240,41 @@ def _launch(
 ) -> tuple[subprocess.Popen[bytes], LocalCloud]:
     if sys.platform == "win32":
         raise LocalCloudError("The local cloud forks, so it needs Linux or macOS (or WSL). Or use AWS.")
-    log = directory / "supervisor.log"
     command = [sys.executable, str(_SUPERVISOR), f"--directory={directory}", *arguments, *options.arguments()]
-    with log.open("ab") as output:
+    with (directory / "supervisor.log").open("a+b") as log:
         process = subprocess.Popen(
             command,
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=output,
+            stderr=log,
             start_new_session=True,  # Ctrl-C in the client's terminal is the client's
         )
-    assert process.stdout is not None
-    with process.stdout as stdout:
-        line = _first_line(stdout.fileno())
-    try:
-        return process, LocalCloud(**json.loads(line))
-    except (ValueError, TypeError):
-        if process.stdin is not None:
-            process.stdin.close()
-        process.terminate()
-        said = tail(log).strip()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_LIMIT_S)
-        process.kill()
-        remove(directory)
-        raise LocalCloudError(f"The local cloud did not start. It said:\n{said}") from None
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            line = _first_line(stdout.fileno())
+        try:
+            return process, LocalCloud(**json.loads(line))
+        except (ValueError, TypeError):
+            _end(process)
+            said = _tail(log).strip()
+    remove(directory)
+    raise LocalCloudError(f"The local cloud did not start. It said:\n{said}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_LIMIT_S)
+    process.kill()
+    process.wait()
+
+
+def _tail(log: BinaryIO, size: int = 3000) -> str:
+    """The end of a log that is open: the supervisor removes its directory when it ends, and the file's name with it."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - size))
+    return log.read().decode(errors="replace")
 
 
 def _first_line(descriptor: int) -> bytes:
