@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -31,6 +32,7 @@ from lambda_worker.codec import verify
 from lambda_worker.protocol import BlobRef, Bytes, ProtocolError
 
 if TYPE_CHECKING:
+    from obstore.store import ClientConfig
     from obstore.store import ObjectStore as AnyStore
 
 _PART_BYTES = 16 * 1024 * 1024
@@ -137,6 +139,7 @@ class ObjectStore:
                 "connect_timeout": timedelta(seconds=5),
                 "read_timeout": timedelta(seconds=60),  # for each read: a large object may take as long as it needs
                 "timeout": timedelta(hours=1),
+                **_proxy_options(endpoint_url),
             },
             retry_config=_retry_config(retry_s),  # type: ignore[arg-type]
             **settings,
@@ -312,6 +315,17 @@ def _folder(key: str) -> str:
 def _check_found(found: str | None, key: str) -> None:
     if found != key:
         raise FileNotFoundError("S3 refused it, and does not list it either")
+
+
+def _proxy_options(endpoint_url: str | None) -> ClientConfig:
+    """What the environment says of proxies is meant for the world, not for this machine.
+
+    obstore has no option to leave it unread, but naming a proxy does that, and then nothing need go by way of it.
+    """
+    host = urlsplit(endpoint_url).hostname if endpoint_url else None
+    if endpoint_url and host in ("127.0.0.1", "localhost"):
+        return {"proxy_url": endpoint_url, "proxy_excludes": host}
+    return {}
 
 
 def _retry_config(retry_s: float) -> dict[str, Any]:

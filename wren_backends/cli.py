@@ -107,16 +107,13 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
     It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
     who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
     """
-    import boto3
-
     from wren_backends.deploy import role
+    from wren_backends.deploy.session import aws_session
 
     settings = Config.load()
     if not settings.bucket:
         raise ConfigError("create_role needs a bucket: set WREN_BUCKET to the one that the function is to use")
-    session = boto3.session.Session(region_name=settings.region)
-    if not session.region_name:
-        raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
+    session = aws_session(settings.region)
     scope = role.Scope(
         settings.function, settings.bucket, settings.prefix, session.region_name, whole_bucket=whole_bucket
     )
@@ -164,10 +161,10 @@ def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
 
     Name, bucket, memory and time limit are those of `wren config`. The function runs this environment's Python.
     """
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     from wren_backends.deploy.function import FunctionSpec, deploy
+    from wren_backends.deploy.session import aws_session
 
     settings = Config.load()
     if not settings.bucket:
@@ -177,9 +174,10 @@ def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
             "deploy_lambda needs the role that the function is to run as: make it with `wren create_role`, which says "
             "what to pass with --role"
         )
+    session = aws_session(settings.region)
     spec = FunctionSpec(settings.function, role, settings.bucket, settings.memory_mb, settings.timeout_s, layers)
     try:
-        made = deploy(boto3.client("lambda", region_name=settings.region), spec)
+        made = deploy(session.client("lambda"), spec)
     except (BotoCoreError, ClientError) as error:
         raise DeploymentError(f"function {spec.name!r} was not deployed: {error}{_role_hint(str(error))}") from error
     click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")

@@ -186,11 +186,9 @@ def _connect_local(config: Config) -> Connection:
 def _connect_aws(config: Config) -> Connection:
     if not config.bucket:
         raise ConfigError("cloud='aws' needs a bucket: set WREN_BUCKET to one of yours")
-    import boto3
+    from wren_backends.deploy.session import aws_session
 
-    session = boto3.session.Session(region_name=config.region)
-    if not session.region_name:
-        raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
+    session = aws_session(config.region)
     credentials = session.get_credentials()
     if credentials is None:
         raise ConfigError(

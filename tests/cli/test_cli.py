@@ -83,6 +83,42 @@ def test_down_says_when_it_ends_what_others_run(wren, gate, monkeypatch, tmp_pat
     assert "running: 1." in down.stderr
 
 
+PROXIES = {
+    variable: "http://127.0.0.1:9"  # nobody listens there
+    for name in ("http_proxy", "https_proxy", "all_proxy")
+    for variable in (name, name.upper())
+}
+
+
+@pytest.mark.parametrize(
+    "disturbing", [PROXIES, {"AWS_PROFILE": "nope"}, {"AWS_CONFIG_FILE": "broken"}], ids=["proxies", "profile", "file"]
+)
+def test_the_local_cloud_is_not_disturbed_by_what_is_meant_for_the_world(run_script, tmp_path, disturbing):
+    (tmp_path / "broken").write_text("[profile")
+    done = run_script(
+        """
+        from wren_backends import WrenExecutor
+        for mode in ("direct", "s3"):
+            with WrenExecutor(2, mode=mode, prefix="undisturbed") as executor:
+                data = bytes(1_000_000)
+                assert executor.submit(lambda: data + data).result() == 2 * data
+        """,
+        XDG_STATE_HOME=str(tmp_path),  # so that it starts a cloud, instead of finding the tests'
+        **disturbing,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["test_function", "create_role", "deploy_lambda"])
+def test_a_profile_that_is_not_there_is_one_line(wren, command):
+    more = ["--role", "arn"] if command == "deploy_lambda" else []
+    done = wren(command, *more, AWS_PROFILE="nope", WREN_BUCKET="mine", WREN_REGION="eu-west-1")
+    assert done.returncode == 1
+    assert "nope" in done.stderr
+    assert "AWS_PROFILE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_and_version(wren):
     assert "local" in wren("--help").stdout
     assert wren("--version").stdout.startswith("wren, version ")

@@ -6,7 +6,6 @@ some hundred megabytes at each start would serve nobody.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import hmac
 import io
@@ -26,6 +25,7 @@ from wren_backends.config import Config
 from wren_backends.deploy.bucket import put_lifecycle
 from wren_backends.deploy.function import FunctionSpec, deploy
 from wren_backends.deploy.package import function_zip
+from wren_backends.deploy.session import local_client
 from wren_backends.local.cloud import LocalCloud
 
 _ROLE = "arn:aws:iam::000000000000:role/wren"
@@ -38,15 +38,7 @@ def prepare() -> None:
     """Do what takes long and needs no cloud, so that a caller can do it while one starts."""
     function_zip()
     for service in ("lambda", "s3"):
-        _session().client(service, region_name="us-east-1")
-
-
-@functools.cache
-def _session() -> Any:
-    """One session for all clients, since each new one reads the descriptions of the services again."""
-    import boto3
-
-    return boto3.session.Session()
+        local_client(service, region_name="us-east-1")
 
 
 def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dict[str, Any]:
@@ -81,7 +73,7 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
 
 
 def _client(cloud: LocalCloud, service: str, url: str) -> Any:
-    return _session().client(
+    return local_client(
         service,
         region_name=cloud.region,
         endpoint_url=url,
