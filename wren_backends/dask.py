@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import fields
 from queue import SimpleQueue
 from typing import Any
 
@@ -36,7 +35,15 @@ _AHEAD = 4
 """Tasks handed to the dispatcher per slot: enough for it to group small ones, few enough that dask's order decides."""
 
 _FEWEST_AHEAD = 256
-_SETTINGS = frozenset(one.name for one in fields(Config))
+_OF_OTHER_SCHEDULERS = frozenset(
+    # dask.local.get_async, dask.threaded.get, dask.multiprocessing.get
+    {"cache", "chunksize", "dumps", "func_dumps", "func_loads", "get_id", "loads", "optimize_graph", "pack_exception"}
+    | {"pool", "raise_exception", "traverse"}
+    # distributed.Client.get
+    | {"actors", "allow_other_workers", "asynchronous", "direct", "fifo_timeout", "priority", "resources", "sync"}
+    | {"workers"}
+)
+"""Keyword arguments of `dask.compute` that mean something to another scheduler, and nothing here."""
 
 if dask_config.get("dataframe.shuffle.method", None) is None:
     dask_config.set({"dataframe.shuffle.method": "tasks"})
@@ -61,23 +68,28 @@ def wren_get(
         executor: Runs the tasks; default: one that is kept for the life of the process.
         callbacks: dask callbacks; default: the active ones.
         rerun_exceptions_locally: Run a failed task again in this process, for a debugger. Default: dask's setting.
-        kwargs: Fields of `Config`; other schedulers' options are ignored. `dask.config` may have them under `wren`.
+        kwargs: Fields of `Config`; options of dask's other schedulers are ignored. `dask.config` may have them under
+            `wren`.
 
     Returns:
         The values, nested as `keys` are.
 
     Raises:
         KeyError: A key is not in the graph.
-        ConfigError: The graph shuffles through the local disk.
+        ConfigError: A keyword argument is unknown, or the graph shuffles through the local disk.
         Exception: What a task raised, with the remote traceback as its cause.
     """
     graph = dict(dsk if isinstance(dsk, Mapping) else dsk.__dask_graph__())
     if os.environ.get(IN_WORKER_VARIABLE):
         return get_sync(graph, keys, **kwargs)
     wanted = set(flatten([keys])) if isinstance(keys, list) else {keys}
+    settings = {name: value for name, value in kwargs.items() if name not in _OF_OTHER_SCHEDULERS}
+    if "initializer" in settings:
+        raise ConfigError("wren_get takes no initializer: give it executor=WrenExecutor(initializer=...)")
     if executor is None:
-        settings = {**dask_config.get("wren", {}), **{name: kwargs[name] for name in kwargs if name in _SETTINGS}}
-        executor = shared_executor(Config.load(**settings), num_workers)
+        executor = shared_executor(Config.load(**{**dask_config.get("wren", {}), **settings}), num_workers)
+    elif settings:
+        raise ConfigError(f"give either executor= or settings, not both: {', '.join(settings)}")
     executor.refresh_modules()
     if rerun_exceptions_locally is None:
         rerun_exceptions_locally = bool(dask_config.get("rerun_exceptions_locally", False))

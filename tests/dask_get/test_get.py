@@ -135,6 +135,24 @@ def test_settings_may_come_with_compute_or_from_dask_config():
         task.compute()
 
 
+def test_an_unknown_keyword_is_refused_and_those_of_other_schedulers_are_not():
+    task = dask.delayed(inc)(1)
+    assert task.compute(optimize_graph=False, pool=None, chunksize=3, sync=True) == 2
+    with pytest.raises(ConfigError, match=r"'mod' .is it 'mode'"):
+        task.compute(mod="s3")
+    with pytest.raises(ConfigError, match=r"WrenExecutor.initializer="):
+        task.compute(initializer=print)
+    with WrenExecutor(1) as executor, pytest.raises(ConfigError, match="not both: mode"):
+        task.compute(executor=executor, mode="s3")
+
+
+def test_it_runs_in_sequence_inside_a_call(executor):
+    def nested():
+        return wren_get({"a": (inc, 1), "b": (inc, "a")}, ["a", "b"], num_workers=2, mode="s3")
+
+    assert executor.submit(nested).result() == (2, 3)
+
+
 def test_num_workers_caps_what_is_in_flight():
     with WrenExecutor(1) as executor:
         environments = dask.compute(*[dask.delayed(_environment)() for _ in range(4)], executor=executor)
