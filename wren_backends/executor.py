@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lambda_worker import codec
 from lambda_worker.batches import run_chunk
-from lambda_worker.protocol import BlobRef, Bytes, Payload
+from lambda_worker.protocol import IN_WORKER_VARIABLE, BlobRef, Bytes, Payload
 from wren_backends.attached import AttachedJob
 from wren_backends.blobs import SeenBuffers
 from wren_backends.bundle import UserModules
@@ -62,6 +62,7 @@ class WrenExecutor(Executor):
         ValueError: `max_workers` is not positive.
         TypeError: `initializer` is not callable.
         ConfigError, DeploymentError: There is nothing to run on; the message says what to do.
+        ConfigError: This is inside a call.
     """
 
     def __init__(
@@ -75,6 +76,11 @@ class WrenExecutor(Executor):
         on_event: Listener | None = None,
         **settings: Any,
     ) -> None:
+        if os.environ.get(IN_WORKER_VARIABLE):
+            raise ConfigError(
+                "a WrenExecutor cannot be made inside a call, as calls do not burst again: submit from the client. "
+                'joblib\'s backend "wren" and wren_get may be used inside a call: they run in sequence there'
+            )
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

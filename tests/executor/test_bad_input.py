@@ -55,6 +55,17 @@ def fine(x):
     return x + 1
 
 
+def test_an_executor_inside_a_call_is_refused_at_once(executor):
+    def nested():
+        with WrenExecutor() as inner:
+            return inner.submit(fine, 1).result()
+
+    error = error_of(executor.submit(nested))
+    assert type(error) is ConfigError
+    assert "cannot be made inside a call" in str(error)
+    assert "submit from the client" in str(error)
+
+
 # ---- what cannot be pickled
 
 
