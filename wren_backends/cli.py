@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wren_backends.cli_jobs import jobs
@@ -54,16 +55,38 @@ main.add_command(jobs)
 @main.command()
 @_json_option
 def config(as_json: bool) -> None:
-    """Show the settings in force: arguments, WREN_* variables, wren.toml, pyproject.toml, user file, defaults."""
-    settings = dataclasses.asdict(Config.load())
+    """Show the settings in force, where they come from, and what those come to that are left to wren-backends.
+
+    They come from WREN_* variables, wren.toml, pyproject.toml, the user's file, or are defaults.
+    """
+    loaded = Config.load()
+    settings, origins, found = dataclasses.asdict(loaded), Config.origins(), _found_out(loaded)
     if as_json:
-        click.echo(json.dumps(settings))
+        click.echo(json.dumps({**settings, "origins": origins, "found_out": found}))
         return
-    table = Table("setting", "value", "what it does")
+    table = Table("setting", "value", "from", "what it does")
     for one in dataclasses.fields(Config):
-        value = settings[one.name]
-        table.add_row(one.name, "" if value is None else str(value), one.metadata["text"].replace("`", ""))
+        shown = "" if settings[one.name] is None else str(settings[one.name])
+        if found.get(one.name):
+            shown = f"{shown} ({found[one.name]})".lstrip()
+        text = one.metadata["text"].replace("`", "")
+        table.add_row(one.name, escape(shown), escape(origins.get(one.name, "default")), text)
     Console().print(table)
+
+
+def _found_out(settings: Config) -> dict[str, Any]:
+    """What the settings come to that leave the choice to us."""
+    from wren_backends.connection import default_max_workers, is_local
+    from wren_backends.deploy.session import default_region
+    from wren_backends.local.options import REGION
+
+    local = is_local(settings)
+    found: dict[str, Any] = {"cloud": "local" if local else "aws"} if settings.cloud == "auto" else {}
+    if settings.max_workers is None:
+        found["max_workers"] = default_max_workers(settings)
+    if settings.region is None:
+        found["region"] = REGION if local else default_region()
+    return found
 
 
 @main.command(name="test_function")

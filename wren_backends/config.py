@@ -1,28 +1,30 @@
 """Settings: one frozen dataclass, filled from arguments, the environment and files, in this order.
 
-An argument beats the environment variable `WREN_<FIELD>`, which beats `wren.toml` in the working directory, which beats
-`[tool.wren]` in `pyproject.toml` there, which beats `$XDG_CONFIG_HOME/wren/wren.toml` (`~/.config`), which beats the
-default. Credentials, region and profile are those of boto3.
+`sources.py` says where they lie. Credentials, region and profile are those of boto3.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from lambda_worker.protocol import ProtocolError, check_bucket, check_prefix, shown
 from wren_backends.errors import ConfigError
+from wren_backends.sources import collect
+
+_LEAST_MEMORY_MB, _MOST_MEMORY_MB = 128, 10240
+_MOST_TIMEOUT_S = 900
+"""AWS Lambda quotas: function memory allocation, function timeout."""
 
 _FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")  # AWS Lambda API reference, CreateFunction, FunctionName
 
 
-def _setting(default: Any, text: str, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
-    return field(default=default, metadata={"text": text, "choices": choices, "least": least})
+def _setting(
+    default: Any, text: str, choices: tuple[str, ...] = (), least: float | None = None, most: float | None = None
+) -> Any:
+    return field(default=default, metadata={"text": text, "choices": choices, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Config:
     retry_memory_mb: int | None = _setting(
         None,
         "Calls that ran out of memory run once more with this much, on a function that `wren deploy_lambda` makes too.",
-        least=128,
+        least=_LEAST_MEMORY_MB,
+        most=_MOST_MEMORY_MB,
     )
     calls_per_invocation: int = _setting(1000, "Most waiting calls that one invocation carries.", least=1)
     inline_limit_bytes: int = _setting(
@@ -67,16 +70,26 @@ class Config:
         10.0, "In `direct`, a call that ran longer commits its outcome to S3 before it answers.", least=0
     )
     forward_output: bool = _setting(True, "Show in the client what calls print and warn.")
-    memory_mb: int = _setting(1769, "Memory of a function that is deployed: 1769 MB is one vCPU.", least=128)
-    timeout_s: int = _setting(900, "Time limit of a function that is deployed, in seconds.", least=1)
+    memory_mb: int = _setting(
+        1769,
+        "Memory of a function that is deployed: 1769 MB is one vCPU.",
+        least=_LEAST_MEMORY_MB,
+        most=_MOST_MEMORY_MB,
+    )
+    timeout_s: int = _setting(
+        900, "Time limit of a function that is deployed, in seconds.", least=1, most=_MOST_TIMEOUT_S
+    )
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value, choices, least = getattr(self, one.name), one.metadata["choices"], one.metadata["least"]
+            value, choices = getattr(self, one.name), one.metadata["choices"]
+            least, most = one.metadata["least"], one.metadata["most"]
             if choices and value not in choices:
                 raise ConfigError(f"{one.name}={value!r}: has to be one of {', '.join(choices)}")
             if least is not None and value is not None and not value >= least:
                 raise ConfigError(f"{one.name}={value!r}: has to be at least {least}")
+            if most is not None and value is not None and value > most:
+                raise ConfigError(f"{one.name}={value!r}: has to be at most {most}, Lambda's limit")
         self._check_names()
 
     def _check_names(self) -> None:
@@ -101,15 +114,12 @@ class Config:
         Raises:
             ConfigError: A name is unknown, or a value has the wrong type or is out of bounds; it says where it stands.
         """
-        kinds = get_type_hints(cls)
-        found: dict[str, Any] = {}
-        for where, values in _sources(arguments):
-            for name, value in values.items():
-                if name not in kinds:
-                    raise ConfigError(f"{where}: there is no setting {name!r}; there are {', '.join(kinds)}")
-                if value is not None:
-                    found.setdefault(name, _convert(value, kinds[name], f"{where}: {name}"))
-        return cls(**found)
+        return cls(**{name: value for name, (value, _) in collect(arguments, get_type_hints(cls)).items()})
+
+    @classmethod
+    def origins(cls) -> dict[str, str]:
+        """Where each setting that is not the default comes from, without arguments; raises as `load` does."""
+        return {name: where for name, (_, where) in collect({}, get_type_hints(cls)).items()}
 
     @classmethod
     def table(cls) -> str:
@@ -125,49 +135,3 @@ def _function(name: str) -> str:
     if not isinstance(name, str) or not _FUNCTION.fullmatch(name):
         raise ProtocolError(f"not the name of a function: {shown(name)} (1-64 letters, digits, '_' and '-')")
     return name
-
-
-def _sources(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where settings come from, the strongest first."""
-    yield "argument", arguments
-    names = [one.name for one in fields(Config)]
-    yield "environment", {n: os.environ[f"WREN_{n.upper()}"] for n in names if os.environ.get(f"WREN_{n.upper()}")}
-    yield "wren.toml", _read(Path("wren.toml"))
-    yield "pyproject.toml [tool.wren]", _table(_table(_read(Path("pyproject.toml")), "tool"), "wren")
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    yield str(home / "wren" / "wren.toml"), _read(home / "wren" / "wren.toml")
-
-
-def _table(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = parent.get(name, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"pyproject.toml: {name!r} has to be a table")
-    return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    """Turn what a file or the environment says into the field's type."""
-    wanted = next((one for one in get_args(kind) if one is not type(None)), kind)
-    if wanted is bool and isinstance(value, str):
-        lowered = value.lower()
-        if lowered in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            return lowered in ("1", "true", "yes", "on")
-    elif wanted in (int, float) and not isinstance(value, bool):
-        try:
-            number = wanted(value)
-        except (TypeError, ValueError, OverflowError):
-            number = None
-        if number is not None and (isinstance(value, str) or number == value):
-            return number
-    elif isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{where}={value!r}: has to be of type {wanted.__name__}")

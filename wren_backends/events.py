@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,9 +115,13 @@ PROCESS = Journal()
 
 
 def set_log_level_from_environment() -> None:
-    """Honour `WREN_LOGLEVEL` (PyWren's habit) for this library's logger only."""
+    """Honour `WREN_LOGLEVEL` (PyWren's habit) for this library's logger only; warn if it names no level."""
     wanted = os.environ.get("WREN_LOGLEVEL", "").upper()
-    if wanted not in logging.getLevelNamesMapping() or any(h.name == "wren" for h in logger.handlers):
+    if not wanted or any(h.name == "wren" for h in logger.handlers):
+        return
+    if wanted not in logging.getLevelNamesMapping():
+        levels = ", ".join(logging.getLevelNamesMapping())
+        warnings.warn(f"WREN_LOGLEVEL={wanted} is ignored: it has to be one of {levels}", UserWarning, stacklevel=2)
         return
     handler = logging.StreamHandler()
     handler.name = "wren"

@@ -43,6 +43,24 @@ def test_config_shows_what_is_in_force(wren):
     assert "WREN" not in wren("config").stderr
 
 
+def test_config_shows_where_a_setting_comes_from_and_what_it_comes_to(wren, tmp_path):
+    (tmp_path / "wren.toml").write_text("retries = 2")
+    shown = json.loads(wren("config", "--json", WREN_MODE="s3").stdout)
+    assert shown["origins"] == {"mode": "environment", "retries": str(tmp_path / "wren.toml")}
+    assert shown["found_out"] == {"cloud": "local", "max_workers": max(2, os.cpu_count()), "region": "us-east-1"}
+    on_aws = json.loads(wren("config", "--json", WREN_BUCKET="mine", AWS_DEFAULT_REGION="eu-west-1").stdout)
+    assert on_aws["found_out"] == {"cloud": "aws", "max_workers": 1000, "region": "eu-west-1"}
+    table = wren("config", WREN_MODE="s3", COLUMNS="200").stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if "│" in line]
+    assert ["cloud", "auto (local)", "default"] in [row[:3] for row in rows]
+    assert ["mode", "s3", "environment"] in [row[:3] for row in rows]
+
+
+def test_a_log_level_that_is_none_is_told(wren, cloud, monkeypatch):
+    state = {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "WREN_LOGLEVEL": "infoo"}
+    assert "WREN_LOGLEVEL=INFOO is ignored: it has to be one of CRITICAL" in wren("test_function", **state).stderr
+
+
 def test_a_bad_setting_is_one_line_and_exit_status_1(wren):
     done = wren("config", WREN_MODE="nonsense")
     assert done.returncode == 1

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from wren_backends import Config, ConfigError
+from wren_backends import Config, ConfigError, sources
 
 
 @pytest.fixture
@@ -110,8 +110,69 @@ def test_a_bad_value_is_refused_by_name(files, name, value):
 
 
 def test_an_unknown_argument_is_refused(files):
-    with pytest.raises(ConfigError, match=r"argument: there is no setting 'max_worker'; there are .*max_workers"):
+    with pytest.raises(ConfigError, match=r"argument: there is no setting 'max_worker' \(is it 'max_workers'\?\)"):
         Config.load(max_worker=3)
+
+
+@pytest.mark.parametrize("name", ["mp_context", "max_tasks_per_child"])
+def test_what_only_process_pools_have_is_refused_unless_it_is_their_default(files, name):
+    assert Config.load(**{name: None}) == Config()
+    with pytest.raises(ConfigError, match=f"'{name}' has no meaning here"):
+        Config.load(**{name: 3})
+
+
+def test_a_variable_that_is_no_setting_is_warned_of_once(files, monkeypatch):
+    monkeypatch.setattr(sources, "_warned_of", set())
+    monkeypatch.setenv("WREN_MOD", "s3")
+    monkeypatch.setenv("WREN_LOGLEVEL", "INFO")
+    with pytest.warns(UserWarning, match=r"WREN_MOD is no setting .*is it 'WREN_MODE'\?") as caught:
+        assert Config.load() == Config.load() == Config()
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("memory_mb", 128, 10240), ("retry_memory_mb", 128, 10240), ("timeout_s", 1, 900)]
+)
+def test_lambdas_limits(files, name, least, most):
+    for fine in (least, most):
+        assert getattr(Config.load(**{name: fine}), name) == fine
+    with pytest.raises(ConfigError, match=f"{name}={most + 1}: has to be at most {most}"):
+        Config.load(**{name: most + 1})
+
+
+@pytest.mark.parametrize("file", ["wren.toml", "pyproject.toml"])
+def test_a_projects_files_are_found_from_below_and_the_nearest_folder_wins(files, monkeypatch, tmp_path, file):
+    head = "[tool.wren]\n" if file == "pyproject.toml" else ""
+    files(file, f"{head}retries = 4\nmax_workers = 7")
+    files("near/pyproject.toml", "[tool.other]\nretries = 5")
+    (tmp_path / "near" / "by").mkdir()
+    monkeypatch.chdir(tmp_path / "near" / "by")
+    assert (Config.load().retries, Config.load().max_workers) == (4, 7)
+    files(f"near/{file}", f"{head}retries = 6")
+    assert (Config.load().retries, Config.load().max_workers) == (6, None)
+    assert Config.origins()["retries"].startswith(str(tmp_path / "near" / file))
+
+
+def test_a_folder_where_everybody_may_leave_files_is_searched_only_if_one_works_there(files, monkeypatch, tmp_path):
+    files("wren.toml", "retries = 4")
+    (tmp_path / "own").mkdir()
+    tmp_path.chmod(0o1777)
+    assert Config.load().retries == 4
+    monkeypatch.chdir(tmp_path / "own")
+    assert Config.load().retries == 0
+
+
+def test_a_home_that_is_no_folder_is_as_one_without_a_file(files, monkeypatch):
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert Config.load() == Config()
+
+
+def test_a_working_directory_that_is_gone_has_no_files(files, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert Config.load() == Config()
 
 
 @pytest.mark.parametrize("text", ["retries = 'many'", "no_such_setting = 1", "retries = "])

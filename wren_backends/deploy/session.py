@@ -35,6 +35,18 @@ def aws_session(region: str | None) -> Any:
     return session
 
 
+def default_region() -> str | None:
+    """The region that boto3's configuration names, if it names any."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = boto3.session.Session().region_name
+    except BotoCoreError:
+        return None
+    return str(found) if found else None
+
+
 @functools.cache
 def local_session() -> Any:
     """One session for all clients, since each new one reads the descriptions of the services again."""
