@@ -86,6 +86,13 @@ def test_a_local_cloud_of_its_own_from_up_to_down(wren, tmp_path):
     assert not Path(up["directory"]).exists()
 
 
+def test_up_without_a_home_is_one_line(wren):
+    done = wren("local", "up", HOME="/dev/null")
+    assert done.returncode == 1
+    assert "XDG_STATE_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_down_says_when_it_ends_what_others_run(wren, gate, monkeypatch, tmp_path):
     up = json.loads(wren("local", "up", "--json").stdout)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".local" / "state"))

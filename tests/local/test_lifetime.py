@@ -152,7 +152,7 @@ def test_what_a_killed_cloud_leaves_is_removed_by_the_next_command(tmp_path, mon
 def test_a_state_directory_that_cannot_be_made_starts_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
-    with pytest.raises(LocalCloudError, match="/dev/null/state/wren cannot be made .*XDG_STATE_HOME"):
+    with pytest.raises(LocalCloudError, match=r"/dev/null/state/wren cannot be made .*XDG_STATE_HOME"):
         local_cloud.start_shared()
     assert list(tmp_path.glob("wren-*")) == []
     assert not local_cloud.stop_shared()
@@ -163,6 +163,7 @@ def test_a_state_directory_that_cannot_be_written_to_leaves_nothing_running(monk
     (local_cloud.state_directory() / "local.json").mkdir(parents=True)  # a file cannot take its place
     with pytest.raises(LocalCloudError, match=r"local\.json cannot be written"):
         local_cloud.start_shared()
+    assert [one.name for one in local_cloud.state_directory().iterdir()] == ["local.json"]
     assert list(tmp_path.glob("wren-*")) == []
 
 

@@ -180,6 +180,7 @@ def start_shared(options: CloudOptions | None = None) -> LocalCloud:
         _leave_word(cloud, file)
     except OSError as error:
         _stop(cloud)
+        file.with_name(f"{file.name}.{os.getpid()}").unlink(missing_ok=True)
         raise LocalCloudError(f"{file} cannot be written ({error.strerror}): make room for it, or allow it") from None
     logger.info("cloud.started endpoint_url=%s directory=%s shared=true", cloud.endpoint_url, cloud.directory)
     return cloud
