@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ class Capture:
             self._streams = sys.stdout, sys.stderr
             self._tees = _Tee(sys.stdout, self._limit), _Tee(sys.stderr, self._limit)
             sys.stdout, sys.stderr = self._tees
+            self._log_handlers = _take_lambdas_log_handlers()
             self._catcher = warnings.catch_warnings(record=True)
             self._recorded = self._catcher.__enter__()
             # The client's filters decide what is shown, so every warning has to travel.
@@ -96,8 +98,30 @@ class Capture:
         if self._limit:
             self._catcher.__exit__(kind, error, where)
             sys.stdout, sys.stderr = self._streams
+            self._put_back(self._log_handlers)
             self.stdout, self.stderr = (tee.text() for tee in self._tees)
             self.caught = tuple(_describe(one) for one in (self._recorded or [])[:_MAX_WARNINGS])
+
+    def _put_back(self, log_handlers: list[logging.Handler]) -> None:
+        """Lambda's handlers take the place of those that write to this call's streams."""
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if getattr(handler, "stream", None) in self._tees:
+                root.removeHandler(handler)
+        for handler in log_handlers:
+            root.addHandler(handler)
+
+
+def _take_lambdas_log_handlers() -> list[logging.Handler]:
+    """While a call runs, logging is as in any Python: to standard error, and `logging.basicConfig` has an effect.
+
+    Lambda's runtime puts a handler of its own on the root logger, which prints request id and time to standard output.
+    """
+    root = logging.getLogger()
+    lambdas = [one for one in root.handlers if type(one).__module__.partition(".")[0] == "awslambdaric"]
+    for handler in lambdas:
+        root.removeHandler(handler)
+    return lambdas
 
 
 def _describe(one: warnings.WarningMessage) -> tuple[str, str, str, str, int]:

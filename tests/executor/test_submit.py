@@ -316,6 +316,21 @@ def test_text_and_warnings_of_a_call_are_shown_here(executor, capsys):
     assert capsys.readouterr().out == "printed there\n"
 
 
+def test_log_messages_of_a_call_arrive_as_those_of_a_process_pool(executor, capsys):
+    def logs():
+        import logging
+
+        logging.getLogger("own").warning("by a logger")
+        logging.getLogger("own").info("not shown")
+        logging.warning("by the root")
+
+    for _ in range(2):
+        executor.submit(logs).result()
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err == "by a logger\nWARNING:root:by the root\n"
+
+
 def test_text_stays_there_if_it_is_not_wanted(cloud, capsys):
     with WrenExecutor(2, forward_output=False) as executor:
         executor.submit(lambda: print("printed there")).result()
