@@ -5,6 +5,7 @@ Without an AWS configuration it runs on the local cloud: `make demo`, or `python
 
 from __future__ import annotations
 
+import os
 import time
 
 from joblib import parallel_backend
@@ -53,6 +54,12 @@ def main() -> None:
     for name, value in report.rows():
         table.add_row(name, value)
     console.print(table)
+    if executor.connection.is_local:
+        console.print(
+            f"{executor.connection.max_workers} execution environments share this machine's {os.cpu_count()} CPUs with "
+            "all else that runs here, so they cannot be much quicker than one run in sequence. On Lambda up to 1,000 "
+            "run at once."
+        )
 
 
 if __name__ == "__main__":
