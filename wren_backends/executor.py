@@ -154,6 +154,11 @@ class WrenExecutor(Executor):
         """What ProcessPoolExecutor has under this name: truthy once the executor is broken."""
         return self._dispatcher.broken or False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether calls end in BrokenWrenExecutor from now on: it is broken, or the local cloud has ended."""
+        return bool(self._broken) or self.connection.is_gone()
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Have `fn(*args, **kwargs)` called in an execution environment.
 
@@ -487,7 +492,7 @@ def shared_executor(config: Config, max_workers: int | None = None) -> WrenExecu
     """The executor that adapters without a lifetime of their own share; it lives until the process ends."""
     with _shared_lock:
         found = _shared.get((config, max_workers))
-        if found is None or found._broken or found.connection.is_gone():
+        if found is None or found.is_over:
             found = _shared[config, max_workers] = WrenExecutor(max_workers, config=config)
     return found
 

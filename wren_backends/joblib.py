@@ -230,7 +230,7 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         if initializer is None:
             return shared_executor(config, n_jobs)
         for one in self._own:
-            if one.was_made_with(config, n_jobs, initializer, initargs) and not one.executor._broken:
+            if one.was_made_with(config, n_jobs, initializer, initargs) and not one.executor.is_over:
                 return one.executor
         executor = WrenExecutor(n_jobs, initializer, initargs, config=config)
         self._own.append(_OwnExecutor(config, n_jobs, initializer, initargs, executor))

@@ -32,8 +32,9 @@ def test_calls_fail_at_once_and_say_what_to_do(shared, gate, mode):
             executor.submit(abs, -1)
 
 
-def test_what_comes_next_uses_the_next_cloud(shared):
-    with parallel_config(backend="wren", n_jobs=2, **SETTINGS):
+@pytest.mark.parametrize("more", [{}, {"initializer": abs, "initargs": (1,)}], ids=["shared", "own"])
+def test_what_comes_next_uses_the_next_cloud(shared, more):
+    with parallel_config(backend="wren", n_jobs=2, **SETTINGS, **more):
         assert Parallel()(delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
         local_cloud.stop_shared()
         local_cloud.start_shared()
