@@ -288,8 +288,10 @@ class Event:
         )
 
 
-RefusalReason = Literal["protocol", "python", "event", "missing", "tampered", "initializer", "storage", "configuration"]
-"""Why a worker did not run an event at all."""
+RefusalReason = Literal[
+    "protocol", "python", "event", "missing", "tampered", "initializer", "storage", "denied", "configuration"
+]
+"""Why a worker gives no outcomes. With `storage` S3 was away for too long, which may pass; with `denied` it refused."""
 
 OutcomeKind = Literal["value", "error", "failed"]
 
@@ -303,6 +305,7 @@ FailureReason = Literal[
     "time_limit",
     "stopped",
     "storage",
+    "denied",
 ]
 """Why a call has neither a value nor an exception of its own."""
 

@@ -17,14 +17,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lambda_worker import codec
 from lambda_worker.cache import BlobCache
 from lambda_worker.capture import Capture
 from lambda_worker.guard import Guard
 from lambda_worker.modules import ModulePath
-from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.objects import DeniedError, MissingObjectError, ObjectStore, ObjectStoreError
 from lambda_worker.protocol import (
     FRAME_BUDGET_BYTES,
     BlobRef,
@@ -140,7 +140,7 @@ class Runner:
         except _RefusedError as refusal:
             reply = Reply(refused=refusal.reason, detail=str(refusal))
         except ObjectStoreError as error:
-            reply = Reply(refused="storage", detail=str(error))
+            reply = Reply(refused=_storage_reason(error), detail=str(error))
         self._events += 1
         if reply.refused and isinstance(raw, dict) and raw.get("mode") == "s3":
             raise RefusedEventError(json.dumps(reply.to_json()))
@@ -179,9 +179,15 @@ class Runner:
             sealed = self._seal(event, progress.outcomes, request_id, store)
         overdue = time.perf_counter() - begun >= event.commit_after_s
         wanted = event.mode == "s3" or overdue or event.attempt > 1 or len(sealed) > _FRAME_LIMIT_BYTES
-        if wanted and not store.create(key, sealed):
-            # Another attempt was first, or this was our own write whose reply got lost: what stands there counts.
-            sealed = bytes(store.get(key))
+        if wanted:
+            try:
+                if not store.create(key, sealed):
+                    # Another attempt was first, or this was our own write whose reply got lost: what stands counts.
+                    sealed = bytes(store.get(key))
+            except ObjectStoreError as error:
+                if not _fits(event, sealed):
+                    raise
+                _log.warning("commit.failed job=%s error=%s", event.job_id, error)  # the client has it all the same
         return _reply(event, sealed)
 
     def _run_calls(self, event: Event, progress: _Progress, store: ObjectStore) -> None:
@@ -295,7 +301,7 @@ class Runner:
         except _FailedError as failure:
             kind, reason, detail = "failed", failure.reason, str(failure)
         except ObjectStoreError as error:
-            kind, reason, detail = "failed", "storage", str(error)
+            kind, reason, detail = "failed", _storage_reason(error), str(error)
         except BaseException as error:  # noqa: BLE001  the user's code may raise anything, and all of it is an outcome
             kind, payload, reason, detail = _describe_error(error, budget, event.job_id, store)
         return Outcome(
@@ -378,7 +384,7 @@ def _describe_error(
     try:
         return "error", _spill(codec.dump_error(error), budget, job_id, store), "", text
     except ObjectStoreError as trouble:
-        return "failed", (), "storage", str(trouble)
+        return "failed", (), _storage_reason(trouble), str(trouble)
     except BaseException as trouble:  # noqa: BLE001  as above
         why = f"its exception cannot be pickled ({type(trouble).__name__}: {trouble})"
         return "failed", (), "unpicklable_error", f"{why}; it was:\n{text}"
@@ -413,8 +419,16 @@ def _committed(store: ObjectStore, key: str) -> bytes | None:
 
 
 def _reply(event: Event, sealed: bytes) -> Reply:
-    fits = event.mode == "direct" and len(sealed) <= _FRAME_LIMIT_BYTES
-    return Reply(frame=sealed) if fits else Reply(committed=True)
+    return Reply(frame=sealed) if _fits(event, sealed) else Reply(committed=True)
+
+
+def _fits(event: Event, sealed: bytes) -> bool:
+    """Whether a frame can travel in the reply."""
+    return event.mode == "direct" and len(sealed) <= _FRAME_LIMIT_BYTES
+
+
+def _storage_reason(error: ObjectStoreError) -> Literal["storage", "denied"]:
+    return "denied" if isinstance(error, DeniedError) else "storage"
 
 
 @contextmanager

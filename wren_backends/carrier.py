@@ -35,7 +35,7 @@ from wren_backends.errors import (
     TamperedObjectError,
 )
 from wren_backends.events import Journal
-from wren_backends.invoker import InvokeFault, Invoker
+from wren_backends.invoker import NO_S3, InvokeFault, Invoker
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
 
 _EVENT_AGE_S = 3600.0
@@ -211,6 +211,8 @@ class Carrier:
         try:
             return self._open(await self._watcher.watch(group.first_seq, event.attempt, limit, request_id), group)
         except AsyncInvocationFailed as failed:
+            if failed.condition == "EventAgeExceeded":
+                raise faults.queued_too_long(group.label, failed.request_id, _EVENT_AGE_S) from failed
             raise self._function_error(failed.body, event, group, failed.request_id) from failed
         except TimeoutError:
             raise EnvironmentLostError(
@@ -233,6 +235,8 @@ class Carrier:
             at_hand = [self._blobs.forget(ref) for ref in event.blobs()]
             if all(at_hand):
                 return InvokeFault("service", "MissingBlob", reply.detail)
+        if reply.refused == "storage":
+            return InvokeFault("service", NO_S3, reply.detail)
         if reply.refused == "tampered":
             for ref in event.blobs():
                 self._blobs.forget(ref, overwrite=True)

@@ -47,6 +47,7 @@ from wren_backends.watcher import Watcher
 _MANY = 64
 """Invocations in flight from which on the garbage collector is minded."""
 
+_LOST_BACKOFF = 3
 _LOOKS_PER_BACKUP_DELAY = 4
 _SELDOMEST_LOOK_S = 1.0
 
@@ -394,7 +395,8 @@ class Engine:
         )
         if not lost:
             self._vigil.refused(fault, since)
-        delay_s = backoff_s(changed.refusals, self._rng)
+        # A broken connection costs an attempt, so the next one waits for whatever broke it to pass.
+        delay_s = backoff_s(changed.refusals + (_LOST_BACKOFF if lost else 0), self._rng)
         self._say_refused(fault, delay_s)
         self._resting[changed] = self._loop.call_later(delay_s, self._on_rested, changed)
 
@@ -520,15 +522,18 @@ class Engine:
                 self._travel_anew(call, "call.retried")
             elif outcome.reason == "missing_blob" and self._can_send_again(call):
                 self._travel_anew(call, "call.sent_again")
-            elif outcome.reason == "time_limit" and self._may_have_more_time(group):
+            elif self._may_end_better(outcome, group):
                 self._travel_anew(call, "call.retried", deaths=group.deaths + 1, enlarged=group.enlarged)
             else:
                 await self._hand_over(call, outcome, frame)
 
-    def _may_have_more_time(self, group: Group) -> bool:
-        """A call that was stopped at the time limit may have begun late, after others of its group."""
-        more = group.deaths + 1 < self._attempts(group)
-        return more and (len(group.calls) > 1 or self._config.retry_exhausted)
+    def _may_end_better(self, outcome: Outcome, group: Group) -> bool:
+        """Whether what kept a call from its end may have passed when it is run again."""
+        if group.deaths + 1 >= self._attempts(group):
+            return False
+        # A call that was stopped at the time limit may have begun late, after others of its group.
+        late = outcome.reason == "time_limit" and (len(group.calls) > 1 or self._config.retry_exhausted)
+        return late or outcome.reason == "storage"
 
     def _travel_anew(self, call: Call, said: str, *, deaths: int = 0, enlarged: bool = False) -> None:
         """Give a call a new number: under the old one its first outcome may stand."""

@@ -23,7 +23,7 @@ from wren_backends.errors import (
     ThrottledError,
     WrenError,
 )
-from wren_backends.invoker import InvokeFault
+from wren_backends.invoker import NO_S3, InvokeFault
 
 _DEPLOYMENT_TYPES = (
     "Runtime.ImportModuleError",
@@ -78,6 +78,14 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
     )
 
 
+def queued_too_long(label: str, request_id: str, limit_s: float) -> ThrottledError:
+    """An asynchronous invocation that Lambda never ran, though it had taken it in."""
+    return ThrottledError(
+        f"{label}, AWS request {request_id}: Lambda had it in its queue for {limit_s:.0f} s and never ran it, for lack "
+        "of concurrency. Ask AWS for more (Service Quotas, Lambda, concurrent executions), or give the function more"
+    )
+
+
 def refusal_in_error(body: bytes) -> Reply | None:
     """The reply of a worker that refused an asynchronous event, which it can only say by raising it."""
     kind, text = _describe(body)
@@ -115,7 +123,7 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
             return StorageError(f"{label}: what it needs is gone from the bucket ({detail}). Make a new executor")
         case "tampered":
             return TamperedObjectError(f"{label}: {detail}. Somebody else writes to the bucket")
-        case "storage":
+        case "denied":
             return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
         case _:
             return InvocationError(f"{label}: the worker refused the event: {detail}")
@@ -175,6 +183,8 @@ def invoke_fault(fault: InvokeFault, label: str, function: str, spent_s: float, 
             f"{label}: Lambda refused it for {spent_s:.0f} s ({fault}). Lower max_workers, or ask AWS for more "
             "concurrency (Service Quotas, Lambda, concurrent executions)"
         )
+    if fault.code == NO_S3:
+        return StorageError(f"{label}: no worker could use S3 for {spent_s:.0f} s ({fault}). Check network and region")
     if fault.kind == "lost":
         return InvocationError(
             f"{label}: the connection to Lambda broke before the response was there ({fault}; attempt {lost}, and "

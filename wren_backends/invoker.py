@@ -31,6 +31,9 @@ _KEEPALIVE_S = 60.0
 _NOT_CONNECTED = "client error (Connect)"
 """How hyper, beneath pyreqwest, words that there was no connection (hyper-util, client/legacy/client.rs)."""
 
+NO_S3 = "WorkerFoundNoS3"
+"""Code of the fault that is not AWS's but the worker's: S3 was away for longer than it waits."""
+
 
 class InvokeFault(Exception):
     """An invocation brought no response.

@@ -31,6 +31,7 @@ from wren_backends.local.cloud import LocalCloud
 _ROLE = "arn:aws:iam::000000000000:role/wren"
 _PRELOADED = ("numpy", "scipy", "pandas", "joblib", "sklearn", "dask", "threadpoolctl")
 _PRELOAD_CHARS = 3000  # AWS allows 4 KB for all environment variables of a function together
+_STEM_CHARS = 51  # AWS Lambda API: a function's name has at most 64 characters, of which the hash takes 13
 _LINK = (stat.S_IFLNK | 0o777) << 16
 
 
@@ -51,7 +52,7 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
     """
     code, links, preload = function_zip(), _links_zip(), _preload()
     settings = json.dumps([config.memory_mb, config.timeout_s, preload, python_version()]).encode()
-    name = f"{config.function}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
+    name = f"{config.function[:_STEM_CHARS]}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
     client = _client(cloud, "lambda", cloud.lambda_endpoint_url)
     try:
         return dict(client.get_function_configuration(FunctionName=name))
