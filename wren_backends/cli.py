@@ -137,8 +137,14 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
     if not settings.bucket:
         raise ConfigError("create_role needs a bucket: set WREN_BUCKET to the one that the function is to use")
     session = aws_session(settings.region)
+    larger = settings.of_larger_function()
     scope = role.Scope(
-        settings.function, settings.bucket, settings.prefix, session.region_name, whole_bucket=whole_bucket
+        settings.function,
+        settings.bucket,
+        settings.prefix,
+        session.region_name,
+        larger=larger.function if larger else "",
+        whole_bucket=whole_bucket,
     )
     if only_print:
         documents = {
@@ -152,7 +158,8 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
         session.client("iam"), name or role.default_role_name(scope.function), _in_account(scope, session), adopt=adopt
     )
     click.echo(
-        f"{made.arn}: {made.change}. It may use {_place(scope)} and write the logs of function {scope.function}."
+        f"{made.arn}: {made.change}. It may use {_place(scope)} and write the logs of function "
+        f"{' and '.join(scope.functions)}."
     )
     if made.others:
         click.echo(f"It has other policies too, which were left alone: {', '.join(made.others)}.")
@@ -182,7 +189,8 @@ def _place(scope: Scope) -> str:
 def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
     """Create the function on AWS, or bring it up to date with this environment.
 
-    Name, bucket, memory and time limit are those of `wren config`. The function runs this environment's Python.
+    Name, bucket, memory and time limit are those of `wren config`. The function runs this environment's Python. With
+    WREN_RETRY_MEMORY_MB a second one with that much memory is made beside it.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -198,12 +206,14 @@ def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
             "what to pass with --role"
         )
     session = aws_session(settings.region)
-    spec = FunctionSpec(settings.function, role, settings.bucket, settings.memory_mb, settings.timeout_s, layers)
-    try:
-        made = deploy(session.client("lambda"), spec)
-    except (BotoCoreError, ClientError) as error:
-        raise DeploymentError(f"function {spec.name!r} was not deployed: {error}{_role_hint(str(error))}") from error
-    click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")
+    for one in filter(None, (settings, settings.of_larger_function())):
+        spec = FunctionSpec(one.function, role, settings.bucket, one.memory_mb, one.timeout_s, layers)
+        try:
+            made = deploy(session.client("lambda"), spec)
+        except (BotoCoreError, ClientError) as error:
+            hint = _role_hint(str(error))
+            raise DeploymentError(f"function {spec.name!r} was not deployed: {error}{hint}") from error
+        click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")
 
 
 def _role_hint(refusal: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from lambda_worker.protocol import ProtocolError, check_bucket, check_prefix, shown
@@ -120,6 +120,13 @@ class Config:
     def origins(cls) -> dict[str, str]:
         """Where each setting that is not the default comes from, without arguments; raises as `load` does."""
         return {name: where for name, (_, where) in collect({}, get_type_hints(cls)).items()}
+
+    def of_larger_function(self) -> Config | None:
+        """Settings of the function that runs calls again which ran out of memory; None if there is to be none."""
+        memory_mb = self.retry_memory_mb
+        if memory_mb is None:
+            return None
+        return replace(self, function=f"{self.function}-{memory_mb}mb", memory_mb=memory_mb, retry_memory_mb=None)
 
     @classmethod
     def table(cls) -> str:

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_worker.objects import ObjectStore
@@ -103,18 +103,10 @@ def open_store(connection: Connection, prefix: str, retry_s: float = 60.0) -> Ob
     )
 
 
-def config_of_larger(config: Config) -> Config | None:
-    """Settings of the function that runs calls again which ran out of memory; None if there is to be none."""
-    memory_mb = config.retry_memory_mb
-    if memory_mb is None:
-        return None
-    return replace(config, function=f"{config.function}-{memory_mb}mb", memory_mb=memory_mb, retry_memory_mb=None)
-
-
 def connect_larger(config: Config) -> Connection | None:
-    """As `connect`, for the function that `config_of_larger` describes; None if there is to be none."""
-    found = config_of_larger(config)
-    return connect(found) if found else None
+    """As `connect`, for the function that runs calls again which ran out of memory; None if there is to be none."""
+    larger = config.of_larger_function()
+    return connect(larger) if larger else None
 
 
 def used() -> list[Connection]:

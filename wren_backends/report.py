@@ -31,6 +31,7 @@ class Report:
         calls: Calls that ended.
         invocations: Invocations started; fewer than calls where waiting calls travelled together.
         retries: Invocations that were sent again.
+        backups: Second attempts at stragglers, beside the first.
         cold_starts: Execution environments that served their first event.
         call_s: Seconds that calls ran in workers, summed.
         billed_s: Seconds that Lambda bills: the local cloud's own figure, on AWS an estimate from the calls' time.
@@ -43,6 +44,7 @@ class Report:
     calls: int = 0
     invocations: int = 0
     retries: int = 0
+    backups: int = 0
     cold_starts: int = 0
     call_s: float = 0.0
     billed_s: float = 0.0
@@ -66,6 +68,7 @@ class Report:
             ("wall time", f"{self.wall_s:.2f} s"),
             ("calls", f"{self.calls:,}"),
             ("invocations", f"{self.invocations:,}"),
+            ("backups of stragglers", f"{self.backups:,}"),
             ("cold starts", f"{self.cold_starts:,}"),
             ("compute in workers", f"{self.call_s:.2f} s"),
             ("S3 requests", f"{sum(self.s3_requests.values()):,}" + (f" ({s3})" if s3 else "")),
@@ -73,7 +76,7 @@ class Report:
         ]
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:>20}  {value}" for name, value in self.rows())
+        return "\n".join(f"{name:>21}  {value}" for name, value in self.rows())
 
 
 @contextmanager
@@ -98,6 +101,7 @@ def _fill(
     report.calls = int(counts.get("call.finished", 0) + counts.get("call.failed", 0))
     report.invocations = int(counts.get("invocation.started", 0))
     report.retries = int(counts.get("invocation.refused", 0) + counts.get("invocation.retried", 0))
+    report.backups = int(counts.get("backup.started", 0))
     report.cold_starts = int(counts.get("environment.cold_started", 0))
     report.call_s = counts.get("call.seconds", 0.0)
     report.sent_bytes = int(counts.get("bytes.sent", 0))

@@ -182,7 +182,7 @@ def test_a_record_comes_back_as_it_was():
         {"by": {**GOOD["by"], "pid": -4}},
         {"wren_backends": None},
     ],
-    ids=lambda change: "-".join(change),
+    ids="-".join,
 )
 def test_a_record_of_another_shape_is_not_believed(change):
     with pytest.raises(ProtocolError):

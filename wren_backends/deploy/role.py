@@ -35,6 +35,7 @@ class Scope:
         region: AWS region of the function.
         account: The account's number, 12 digits. The default fits any: a role's rights end at its own account.
         partition: `aws`, `aws-cn` or `aws-us-gov`.
+        larger: Name of the function that runs calls again which ran out of memory; empty if there is none.
         whole_bucket: Let the worker write and list all of the bucket, which ought to be the project's own then. There
             are reports that Lambda takes a bucket for its records of failures from nobody who may do less.
     """
@@ -45,6 +46,7 @@ class Scope:
     region: str
     account: str = "*"
     partition: str = "aws"
+    larger: str = ""
     whole_bucket: bool = False
 
     @property
@@ -53,14 +55,20 @@ class Scope:
         return f"arn:{self.partition}:s3:::{self.bucket}"
 
     @property
-    def function_arn(self) -> str:
-        """ARN of the function, unqualified as it is called."""
-        return f"arn:{self.partition}:lambda:{self.region}:{self.account}:function:{self.function}"
+    def functions(self) -> list[str]:
+        """Names of the functions."""
+        return [self.function, *([self.larger] if self.larger else [])]
 
     @property
-    def log_group_arn(self) -> str:
-        """ARN of the log group that Lambda gives the function."""
-        return f"arn:{self.partition}:logs:{self.region}:{self.account}:log-group:/aws/lambda/{self.function}"
+    def function_arns(self) -> list[str]:
+        """ARNs of the functions, unqualified as they are called."""
+        return [f"arn:{self.partition}:lambda:{self.region}:{self.account}:function:{one}" for one in self.functions]
+
+    @property
+    def log_group_arns(self) -> list[str]:
+        """ARNs of the log groups that Lambda gives the functions."""
+        place = f"arn:{self.partition}:logs:{self.region}:{self.account}:log-group"
+        return [f"{place}:/aws/lambda/{one}" for one in self.functions]
 
     @property
     def blobs(self) -> str:
@@ -73,12 +81,12 @@ class Scope:
         return f"{self._below}jobs/*"
 
     @property
-    def failures(self) -> str:
+    def failures(self) -> list[str]:
         """Keys of Lambda's records of failed asynchronous invocations.
 
         Their form is Lambda's: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
         """
-        return f"aws/lambda/async/{self.function}/*"
+        return [f"aws/lambda/async/{one}/*" for one in self.functions]
 
     @property
     def _below(self) -> str:
@@ -111,14 +119,14 @@ def worker_policy(scope: Scope) -> Document:
     return _document(
         _allow("ReadBlobsAndOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs)),
         _allow("WriteOutcomes", ["s3:PutObject", "s3:AbortMultipartUpload"], scope.objects(scope.jobs)),
-        _allow("RecordFailures", ["s3:PutObject"], scope.objects("*" if scope.whole_bucket else scope.failures)),
+        _allow("RecordFailures", ["s3:PutObject"], scope.objects(*(["*"] if scope.whole_bucket else scope.failures))),
         _allow("ListAll", ["s3:ListBucket"], [scope.bucket_arn]) if scope.whole_bucket else _listing(scope),
         _allow(
             "WriteItsLog",
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
             # The star stands for the streams, and has to be there for the group too (CloudWatch Logs User Guide,
             # "CloudWatch Logs resources and operations").
-            [f"{scope.log_group_arn}:*"],
+            [f"{arn}:*" for arn in scope.log_group_arns],
         ),
     )
 
@@ -132,8 +140,8 @@ def client_policy(scope: Scope) -> Document:
         scope: The function and its place in S3.
     """
     return _document(
-        _allow("RunCalls", ["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"], [scope.function_arn]),
-        _allow("ReadOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs, scope.failures)),
+        _allow("RunCalls", ["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"], scope.function_arns),
+        _allow("ReadOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs, *scope.failures)),
         _allow("WriteBlobs", ["s3:PutObject", "s3:AbortMultipartUpload"], scope.objects(scope.blobs)),
         # A job's record, and the list of its calls that were given up.
         _allow("LeaveWord", ["s3:PutObject"], scope.objects(f"{scope.jobs}/job.json", f"{scope.jobs}/stop")),
@@ -142,7 +150,7 @@ def client_policy(scope: Scope) -> Document:
 
 
 def _listing(scope: Scope) -> Document:
-    condition = {"StringLike": {"s3:prefix": [scope.blobs, scope.jobs, scope.failures]}}
+    condition = {"StringLike": {"s3:prefix": [scope.blobs, scope.jobs, *scope.failures]}}
     return _allow("ListThem", ["s3:ListBucket"], [scope.bucket_arn]) | {"Condition": condition}
 
 
