@@ -57,7 +57,7 @@ def test_import_starts_nothing():
     source = "import sys, threading, wren_backends; print(threading.active_count(), *sys.modules)"
     count, *modules = subprocess.check_output([sys.executable, "-c", source], text=True).split()
     assert count == "1"
-    assert not {"boto3", "pyreqwest", "wren_backends.executor"} & set(modules)
+    assert not {"boto3", "httptools", "wren_backends.executor"} & set(modules)
 
 
 @pytest.mark.parametrize(

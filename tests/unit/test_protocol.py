@@ -185,7 +185,7 @@ def test_only_the_standard_library_is_needed(run_plain):
 def test_the_worker_never_imports_the_client_or_boto3(run_plain):
     names = run_plain("import sys, lambda_worker.handler; print(*sys.modules)")
     assert "obstore" in names
-    assert names.isdisjoint({"wren_backends", "boto3", "botocore", "pyreqwest", "numpy"})
+    assert names.isdisjoint({"wren_backends", "boto3", "botocore", "httptools", "numpy"})
 
 
 @pytest.fixture
