@@ -201,7 +201,7 @@ def unseal_stop_list(data: Bytes, key: bytes, job_id: str) -> list[tuple[int, in
     try:
         raw = json.loads(body)
         found, of = [(int(first), int(last)) for first, last in raw["stop"]], raw["job"]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"a signed stop list is malformed: {error!r}") from None
     if of != job_id:
         raise TamperedError(f"a stop list of job {of!r} lies where one of job {job_id!r} belongs")
@@ -244,7 +244,7 @@ def unseal(data: Bytes, key: bytes, job_id: str, first_seq: int | None = None) -
             rss_bytes=_whole(header["rss"]),
             s3_requests={str(verb): _whole(count) for verb, count in header["s3"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
         raise ProtocolError(f"a signed frame is malformed: {error!r}") from None
     if frame.job_id != job_id:
         raise TamperedError(f"a frame of job {frame.job_id!r} lies where one of job {job_id!r} belongs")

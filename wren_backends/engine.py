@@ -35,7 +35,7 @@ from wren_backends.errors import (
     WrenError,
 )
 from wren_backends.events import Journal, logger
-from wren_backends.invoker import InvokeFault, Invoker
+from wren_backends.invoker import NO_S3, InvokeFault, Invoker
 from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
@@ -374,10 +374,12 @@ class Engine:
             else:
                 self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), 0))
         else:
-            self._back_off(group, fault, now)
+            self._back_off(invocation, fault, now)
 
-    def _back_off(self, group: Group, fault: InvokeFault, now: float) -> None:
-        since = now if group.refused_since is None else group.refused_since
+    def _back_off(self, invocation: Invocation, fault: InvokeFault, now: float) -> None:
+        group = invocation.group
+        first = invocation.begun if fault.code == NO_S3 else now  # a worker has tried for a while itself
+        since = first if group.refused_since is None else group.refused_since
         lost = fault.kind == "lost"
         may_have_run = lost or (fault.kind == "service" and not group.repeatable)
         deaths = group.deaths + may_have_run
@@ -393,7 +395,7 @@ class Engine:
             # A lost response may have taken minutes to be given up; those do not count as being refused.
             refused_since=None if lost else since,
         )
-        if not lost:
+        if not lost and fault.code != NO_S3:
             self._vigil.refused(fault, since)
         # A broken connection costs an attempt, so the next one waits for whatever broke it to pass.
         delay_s = backoff_s(changed.refusals + (_LOST_BACKOFF if lost else 0), self._rng)

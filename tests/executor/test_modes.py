@@ -32,7 +32,7 @@ def committed_bytes(executor):
     """How many bytes of outcomes of this job lie in the bucket."""
     import obstore
 
-    store = executor._dispatcher._store._store
+    store = executor._dispatcher._engine._store._store
     return sum(one["size"] for page in obstore.list(store, outcome_folder(executor.job_id)) for one in page)
 
 

@@ -81,11 +81,22 @@ def test_the_worker_gives_up_in_time(path, make):
     path.worker_to_s3.add(answered(SLOW_DOWN), on("GET", "/blobs/"), times=None)
     futures = []
     for mode in ("direct", "s3"):
-        fetching, committing = make(mode), make(mode, commit_after_s=0.0)
+        brief = {"max_attempts": 1, "retry_budget_s": 1.0}
+        fetching, committing = make(mode, **brief), make(mode, commit_after_s=0.0, **brief)
         path.worker_to_s3.add(answered(SLOW_DOWN), on("PUT", f"/{committing.job_id}/outcomes/"), times=None)
         futures.append(fetching.submit(length, f"worker {mode}".encode() + bytes(1_000_000)))
         futures.append(committing.submit(pow, 5, 2))
     assert not wait(futures, timeout=SOON_S).not_done
-    errors = [future.exception() for future in futures]
-    assert [type(error) for error in errors] == [StorageError] * 4
-    assert all("the worker could not use S3" in str(error) for error in errors)
+    fetched, replied, fetched_too, committed = [future.exception() for future in futures]
+    assert replied is None  # in `direct` the reply has what could not be committed
+    assert [type(error) for error in (fetched, fetched_too, committed)] == [StorageError] * 3
+    assert all("use S3" in str(error) for error in (fetched, fetched_too))
+    assert "no worker could use S3 for" in str(committed)
+
+
+def test_a_call_whose_worker_found_no_s3_is_sent_again(path, make):
+    """S3 is away for longer than the worker tries, and for less than the client's budget."""
+    executor = make("direct")
+    path.worker_to_s3.add(answered(SLOW_DOWN), on("GET", "/blobs/"), times=30)
+    data = executor.job_id.encode().ljust(1_000_000)
+    assert executor.submit(length, data).result(timeout=100) == len(data)

@@ -302,7 +302,7 @@ def test_durations_are_known_by_function():
         Parallel()(delayed(square)(n) for n in range(20))
         Parallel()(delayed(pow)(n, 2) for n in range(20))
     (executor,) = [one for (config, _), one in executor_module._shared.items() if config.retries == 3]
-    assert len(executor._dispatcher._schedule._durations) == 2
+    assert len(executor._dispatcher._engine._schedule._durations) == 2
 
 
 def test_from_threads():

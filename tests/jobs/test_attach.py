@@ -413,7 +413,7 @@ def test_a_bucket_that_can_be_read_no_longer(cloud, executor, gate, monkeypatch)
         return {**now, "token": None, "expires_at": datetime.now(UTC) + timedelta(seconds=1)}
 
     connection = replace(executor.connection, s3_credentials={"credential_provider": provide})
-    monkeypatch.setattr(follower, "OUTAGE_S", 0.0)
+    monkeypatch.setattr(follower, "_OUTAGE_S", 0.0)
     with WrenExecutor(1, mode="s3") as held:
         held.submit(gate.hold)
         gate.wait_entered()

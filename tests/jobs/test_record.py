@@ -79,7 +79,7 @@ def test_it_says_when_the_job_was_closed_and_costs_a_handful_of_requests(cloud, 
     assert found["calls"] == 300
     assert datetime.fromisoformat(found["closed"])
     # All that this client put are two records, and as many again as it had to wait for others on this machine.
-    assert executor._dispatcher._store.requests["PUT"] <= 2 + 5
+    assert executor._dispatcher._engine._store.requests["PUT"] <= 2 + 5
 
 
 def test_a_record_that_cannot_be_written_later_on_is_tried_again_and_fails_no_call(tmp_path, monkeypatch):

@@ -141,7 +141,7 @@ def test_the_memory_limit_kills(function, invoke):
     name = function(source, MemorySize=128, Timeout=60)
     reply = invoke(name, 300)
     assert reply.value["errorType"] == "Runtime.OutOfMemory"
-    assert reply.value["errorMessage"].endswith("Error: Runtime exited with error: signal: killed")
+    assert re.search(r"Error: Runtime exited with error: signal: killed, at \d+ MB$", reply.value["errorMessage"])
     assert "Max Memory Used: 128 MB" in reply.report
 
 

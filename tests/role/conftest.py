@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 import servers
+from servers import ROLE, SCOPE
 from signals import wait_for
 
 from wren_backends import Config, WrenExecutor
 from wren_backends.connection import connect
 from wren_backends.deploy.function import FunctionSpec, deploy
 from wren_backends.deploy.package import function_zip
-from wren_backends.deploy.role import Scope, client_policy, create_role
-
-SCOPE = Scope("careful", "shared-bucket", "some/project", servers.REGION, "123456789012")
-ROLE = "careful-worker"
+from wren_backends.deploy.role import client_policy, create_role
 
 AS_ROLE = """
 import os

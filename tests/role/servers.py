@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from signals import wait_for
 
+from wren_backends.deploy.role import Scope
 from wren_backends.local.checksum import find_weed
 from wren_backends.local.cleanup import SOCKETS, remove_sockets
 from wren_backends.local.options import REGION
@@ -26,6 +27,9 @@ from wren_backends.local.processes import free_ports, tail
 from wren_backends.local.weed import _sockets
 
 ADMIN = {"aws_access_key_id": "AKIAADMINADMINADMIN0", "aws_secret_access_key": "the-administrator-of-this-server"}
+
+SCOPE = Scope("careful", "shared-bucket", "some/project", REGION, "123456789012")
+ROLE = "careful-worker"
 
 _ATTEMPTS = 3
 _LISTENERS = ("s3", "filer", "master", "volume", "admin")

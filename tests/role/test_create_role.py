@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from servers import client_of
+from servers import SCOPE, client_of
 
-from conftest import SCOPE
 from lambda_worker.protocol import BlobRef, outcome_key
 from wren_backends import DeploymentError
 from wren_backends.deploy.role import TAG, client_policy, create_role, trust_policy, worker_policy

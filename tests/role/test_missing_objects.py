@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
+from servers import SCOPE
 
-from conftest import SCOPE
 from lambda_worker import codec
 from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
 from lambda_worker.protocol import BlobRef

@@ -8,10 +8,9 @@ import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from obstore.exceptions import PermissionDeniedError
 from obstore.store import S3Store
-from servers import ADMIN, allows, client_of
+from servers import ADMIN, ROLE, SCOPE, allows, client_of
 from signals import mark, marks, wait_for
 
-from conftest import ROLE, SCOPE
 from lambda_worker.protocol import outcome_folder
 from wren_backends import EnvironmentLostError, WrenExecutor
 from wren_backends.deploy.role import client_policy

@@ -240,9 +240,10 @@ def test_a_store_that_fails_is_a_refusal(world):
             raise ObjectStoreError("no S3 today")
 
     runner = Runner(SECRET, lambda bucket, prefix: Broken(world.memory, bucket))
-    reply = world.send(world.event((), function=lambda: None, commit_after_s=0.0), runner=runner)
-    assert reply.refused == "storage"
-    assert "no S3 today" in reply.detail
+    with pytest.raises(RefusedEventError, match=r'"refused": "storage".*no S3 today'):
+        world.send(world.event((), function=lambda: None, mode="s3"), runner=runner)
+    # A direct reply has the frame itself.
+    assert world.send(world.event((), function=lambda: None, commit_after_s=0.0), runner=runner).frame
 
 
 def test_a_refusal_of_an_asynchronous_event_is_raised(world):
