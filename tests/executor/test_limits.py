@@ -158,6 +158,14 @@ def test_a_call_whose_environment_dies_is_run_again(cloud, tmp_path, mode, death
 
 
 @MODES
+def test_an_environment_that_was_killed_between_two_calls_is_replaced(cloud, mode):
+    with WrenExecutor(1, mode=mode) as executor:
+        for _ in range(3):
+            os.kill(executor.submit(os.getpid).result(), signal.SIGKILL)
+        assert executor.submit(abs, -1).result() == 1
+
+
+@MODES
 @DEATHS
 def test_a_call_that_always_dies_ends_in_an_error(cloud, tmp_path, mode, death):
     with WrenExecutor(2, mode=mode, max_attempts=2) as executor:
