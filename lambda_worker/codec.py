@@ -6,6 +6,7 @@ blobs), and what comes back from a round trip is what an ordinary process pool w
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import pickle
@@ -122,13 +123,31 @@ def dump_error(error: BaseException) -> tuple[Bytes, ...]:
     """
     for candidate in (error, _Rebuilt(error)):
         try:
-            payload = dumps(candidate)
+            payload = _dump_plain_error(candidate)
             loads(payload)
         except Exception as failure:  # noqa: BLE001  the user's class may raise anything here
             last = failure
         else:
             return payload
     raise last
+
+
+def _dump_plain_error(value: object) -> tuple[Bytes, ...]:
+    """Pickle as Python itself does: libraries such as tblib, which dask.distributed installs, change it process-wide.
+
+    Theirs follows `__context__`, which may refer to itself, and loses what `__new__` wants.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    file = io.BytesIO()
+    pickler = cloudpickle.Pickler(file, protocol=5, buffer_callback=_collector(buffers))
+    known = cloudpickle.Pickler.dispatch_table
+    pickler.dispatch_table = {kind: known[kind] for kind in list(known) if not _is_error_class(kind)}
+    pickler.dump(value)
+    return (file.getvalue(), *(buffer.raw() for buffer in buffers))
+
+
+def _is_error_class(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
 
 
 class _Rebuilt:

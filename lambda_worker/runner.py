@@ -79,6 +79,7 @@ class _Progress:
     thread: int = field(default_factory=threading.get_ident)
     lock: threading.Lock = field(default_factory=threading.Lock)
     outcomes: list[Outcome] = field(default_factory=list)
+    ended: bool = False
     call_begun: float = field(default_factory=time.perf_counter)
 
 
@@ -174,8 +175,12 @@ class Runner:
         progress = _Progress(limit_s=remaining_s or math.inf)
         stop_in_s = remaining_s and remaining_s - min(_STOP_MOST_S, _STOP_SHARE * remaining_s)
         with self._watchdog.due_in(stop_in_s, lambda: self._end_at_limit(event, progress, request_id, store)):
-            self._prepare(event, store)
-            self._run_calls(event, progress, store)
+            try:
+                self._prepare(event, store)
+                self._run_calls(event, progress, store)
+            finally:
+                with progress.lock:
+                    progress.ended = True
             sealed = self._seal(event, progress.outcomes, request_id, store)
         overdue = time.perf_counter() - begun >= event.commit_after_s
         wanted = event.mode == "s3" or overdue or event.attempt > 1 or len(sealed) > _FRAME_LIMIT_BYTES
@@ -223,7 +228,7 @@ class Runner:
         """
         with progress.lock:  # for good: from here on no call ends any more
             running = event.calls[len(progress.outcomes) :]
-            if not running:
+            if progress.ended or not running:
                 return
             late = Outcome(
                 seq=running[0].seq,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+
+_log = logging.getLogger("lambda_worker")
 
 
 class Watchdog:
@@ -49,4 +52,7 @@ class Watchdog:
                 time.sleep(left_s)
             elif self._armed is armed:
                 self._armed = None
-                act()
+                try:
+                    act()
+                except Exception:  # noqa: BLE001  the thread has to outlive it: later invocations have limits too
+                    _log.exception("watchdog.failed")

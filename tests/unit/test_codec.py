@@ -1,5 +1,6 @@
 """What is encoded comes back equal, large buffers are not copied on the way, and what is not authentic never opens."""
 
+import copyreg
 import dataclasses
 import json
 import os
@@ -303,3 +304,15 @@ class Trap:
 
 def _spring():
     raise RuntimeError("unpickled")
+
+
+def test_errors_come_back_whatever_a_library_has_done_to_pickling(monkeypatch):
+    def reduce(error):
+        return type(error), (error.__context__,)
+
+    monkeypatch.setitem(copyreg.dispatch_table, ValueError, reduce)
+    error = ValueError("cycle")
+    error.me = error
+    found = codec.loads(codec.dump_error(error))
+    assert found.args == ("cycle",)
+    assert found.me is found
