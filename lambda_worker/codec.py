@@ -139,10 +139,12 @@ def _dump_plain_error(value: object) -> tuple[Bytes, ...]:
     """
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
-    pickler = cloudpickle.Pickler(file, protocol=5, buffer_callback=_collector(buffers))
     known = cloudpickle.Pickler.dispatch_table
-    pickler.dispatch_table = {kind: known[kind] for kind in list(known) if not _is_error_class(kind)}
-    pickler.dump(value)
+
+    class PlainPickler(cloudpickle.Pickler):  # type: ignore[misc]  # the table is only looked at in the class
+        dispatch_table = {kind: known[kind] for kind in list(known) if not _is_error_class(kind)}  # noqa: RUF012
+
+    PlainPickler(file, protocol=5, buffer_callback=_collector(buffers)).dump(value)
     return (file.getvalue(), *(buffer.raw() for buffer in buffers))
 
 
