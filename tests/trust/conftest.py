@@ -28,10 +28,11 @@ class Intruder:
         """A client of boto3's for this cloud."""
         return client_of(self._cloud, service)
 
-    def keys(self, below=""):
-        """Keys of the whole bucket that start so."""
+    def keys(self, below="", since=None):
+        """Keys of the whole bucket that start so, of objects written at that time or later."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=below)
-        return [one["Key"] for page in pages for one in page.get("Contents", [])]
+        found = [one for page in pages for one in page.get("Contents", [])]
+        return [one["Key"] for one in found if since is None or one["LastModified"] >= since]
 
     def read(self, key):
         return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
