@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -170,7 +171,8 @@ class Runner:
         store = self._store(event)
         store.requests.clear()
         key = outcome_key(event.job_id, event.calls[0].seq)
-        if event.attempt > 1 and (committed := _committed(store, key)) is not None:
+        committed = _committed(store, key) if event.attempt > 1 else None
+        if committed is not None and not self._ran_late(event, committed):
             return _reply(event, committed)
         progress = _Progress(limit_s=remaining_s or math.inf)
         stop_in_s = remaining_s and remaining_s - min(_STOP_MOST_S, _STOP_SHARE * remaining_s)
@@ -188,12 +190,24 @@ class Runner:
             try:
                 if not store.create(key, sealed):
                     # Another attempt was first, or this was our own write whose reply got lost: what stands counts.
-                    sealed = bytes(store.get(key))
+                    standing = bytes(store.get(key))
+                    if not self._ran_late(event, standing):
+                        sealed = standing
             except ObjectStoreError as error:
                 if not _fits(event, sealed):
                     raise
                 _log.warning("commit.failed job=%s error=%s", event.job_id, error)  # the client has it all the same
         return _reply(event, sealed)
+
+    def _ran_late(self, event: Event, sealed: bytes) -> bool:
+        """Whether a committed frame says that its attempt was stopped at the time limit, and a reply may say better."""
+        if event.mode != "direct":
+            return False
+        try:
+            frame = codec.unseal(sealed, codec.job_key(self._function_key, event.job_id), event.job_id)
+        except ProtocolError:
+            return False  # what it is, the client finds out
+        return any(outcome.reason == "time_limit" for outcome in frame.outcomes)
 
     def _run_calls(self, event: Event, progress: _Progress, store: ObjectStore) -> None:
         budget = _Budget(FRAME_BUDGET_BYTES)
@@ -230,22 +244,23 @@ class Runner:
             running = event.calls[len(progress.outcomes) :]
             if progress.ended or not running:
                 return
-            late = Outcome(
-                seq=running[0].seq,
-                kind="failed",
-                reason="time_limit",
-                detail=f"{progress.limit_s:.0f}\n{_where(progress.thread)}",
-                seconds=time.perf_counter() - progress.call_begun,
-            )
             try:
+                late = Outcome(
+                    seq=running[0].seq,
+                    kind="failed",
+                    reason="time_limit",
+                    detail=f"{progress.limit_s:.0f}\n{_where(progress.thread)}",
+                    seconds=time.perf_counter() - progress.call_begun,
+                )
                 sealed = self._seal(event, [*progress.outcomes, late], request_id, store)
                 store.create(outcome_key(event.job_id, event.calls[0].seq), sealed)
-            except Exception:  # noqa: BLE001  without an outcome in S3 it is better that Lambda says why the invocation ended
-                _log.exception("limit.not_reported job=%s call=%d", event.job_id, late.seq)
+            except Exception:  # noqa: BLE001  without an outcome in S3 it is better that Lambda says why it ended
+                _log.exception("limit.not_reported job=%s", event.job_id)
                 return
-            _log.warning("limit.reached job=%s call=%d\n%s", event.job_id, late.seq, late.detail)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(Exception):  # the call may have done anything to the streams
+                _log.warning("limit.reached job=%s call=%d\n%s", event.job_id, late.seq, late.detail)
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(1)
 
     def _store(self, event: Event) -> ObjectStore:

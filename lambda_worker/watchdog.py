@@ -18,6 +18,8 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
+        # Kept here, where libraries that replace the clock for a test (freezegun) do not find them.
+        self._clock, self._sleep = time.monotonic, time.sleep
         self._armed: tuple[float, Callable[[], None]] | None = None
         self._set = threading.Event()
         self._thread: threading.Thread | None = None
@@ -28,7 +30,7 @@ class Watchdog:
         if seconds is None:
             yield
             return
-        self._armed = time.monotonic() + seconds, act
+        self._armed = self._clock() + seconds, act
         if self._thread is None:  # not before the first event: a clone of a snapshot has no threads
             self._thread = threading.Thread(target=self._run, name="wren-watchdog", daemon=True)
             self._thread.start()
@@ -47,9 +49,9 @@ class Watchdog:
                     self._set.wait()
                 continue
             deadline, act = armed
-            left_s = deadline - time.monotonic()
+            left_s = deadline - self._clock()
             if left_s > 0:
-                time.sleep(left_s)
+                self._sleep(left_s)
             elif self._armed is armed:
                 self._armed = None
                 try:

@@ -145,6 +145,7 @@ class Group:
         refusals: How often it was sent and not taken in.
         refused_since: Clock time of the first refusal in a row, in seconds.
         has_backup: Whether two attempts at it were started at once.
+        sent_again: Whether what had vanished from the bucket was uploaded once more for it.
         enlarged: Whether it travels to the function with more memory.
     """
 
@@ -154,6 +155,7 @@ class Group:
     refusals: int = 0
     refused_since: float | None = None
     has_backup: bool = False
+    sent_again: bool = False
     enlarged: bool = False
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ from wren_backends.errors import (
     TamperedObjectError,
 )
 from wren_backends.events import Journal
-from wren_backends.invoker import NO_S3, InvokeFault, Invoker
+from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
 
 _EVENT_AGE_S = 3600.0
@@ -230,11 +230,12 @@ class Carrier:
         return codec.unseal(sealed, self._key, self._job_id, group.first_seq)
 
     def _refusal(self, reply: Reply, event: Event, group: Group) -> Exception:
-        if reply.refused == "missing" and not group.refusals:
+        if reply.refused == "missing" and not group.sent_again:
+            group.sent_again = True
             # Something that many calls share has gone from the bucket. If it is still at hand it is uploaded once more.
             at_hand = [self._blobs.forget(ref) for ref in event.blobs()]
             if all(at_hand):
-                return InvokeFault("service", "MissingBlob", reply.detail)
+                return InvokeFault("service", MISSING_BLOB, reply.detail)
         if reply.refused == "storage":
             return InvokeFault("service", NO_S3, reply.detail)
         if reply.refused == "tampered":

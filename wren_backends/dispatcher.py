@@ -144,8 +144,8 @@ class Dispatcher:
         Raises:
             RuntimeError: As `check_open` does.
         """
-        self.check_open()
         with self._lock:
+            self.check_open()
             if self._feed is None:
                 feed: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
                 feeder = threading.Thread(target=self._run_feed, args=(feed,), name=f"wren-feeder-{self.job_id}")

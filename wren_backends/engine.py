@@ -35,7 +35,7 @@ from wren_backends.errors import (
     WrenError,
 )
 from wren_backends.events import Journal, logger
-from wren_backends.invoker import NO_S3, InvokeFault, Invoker
+from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
 from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
@@ -332,6 +332,9 @@ class Engine:
             else:
                 self._lost(group, error)
         else:
+            if self._has_rival(invocation) and any(one.reason == "time_limit" for one in trip.frame.outcomes):
+                self._say_outrun(invocation, "time_limit")  # the other may well make it
+                return
             self._end_rivals(invocation)
             self._learn(invocation, trip)
             await self._deliver(group, trip.frame)
@@ -381,7 +384,7 @@ class Engine:
         first = invocation.begun if fault.code == NO_S3 else now  # a worker has tried for a while itself
         since = first if group.refused_since is None else group.refused_since
         lost = fault.kind == "lost"
-        may_have_run = lost or (fault.kind == "service" and not group.repeatable)
+        may_have_run = lost or (fault.kind == "service" and not group.repeatable and fault.code != MISSING_BLOB)
         deaths = group.deaths + may_have_run
         if now - since > self._config.retry_budget_s or deaths >= self._attempts(group):
             function = self._function_of(group)

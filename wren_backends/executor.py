@@ -225,7 +225,7 @@ class WrenExecutor(Executor):
                 kind=kind or function.name,
                 arguments=arguments,
                 modules=modules or function.modules,
-                retries_left=self.config.retries,
+                retries_left=self.config.retries if repeatable and function.repeatable else 0,
                 shared_from_bytes=shared_from_bytes,
                 environment=environment,
                 repeatable=repeatable and function.repeatable,

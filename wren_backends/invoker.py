@@ -19,7 +19,10 @@ may have; 4xx for good."""
 _REPLY_MARGIN_S = 30.0
 
 NO_S3 = "WorkerFoundNoS3"
-"""Code of the fault that is not AWS's but the worker's: S3 was away for longer than it waits."""
+"""Code of a fault that is not AWS's but the worker's: S3 was away for longer than it waits."""
+
+MISSING_BLOB = "MissingBlob"
+"""As above: something that the event names is gone from the bucket, and is uploaded once more."""
 
 
 class InvokeFault(Exception):
@@ -80,7 +83,10 @@ class Invoker:
             InvokeFault: There was no response.
         """
         kind = "RequestResponse" if wait else "Event"
-        headers = self._signer.sign(event, {"x-amz-invocation-type": kind})
+        try:
+            headers = self._signer.sign(event, {"x-amz-invocation-type": kind})
+        except Exception as error:  # botocore's, where credentials have to be renewed
+            raise InvokeFault("unsent", type(error).__name__, str(error)) from error
         # An asynchronous invocation is answered once it is queued, however long it runs.
         limit_s = self._ended_within_s if wait else _REPLY_MARGIN_S
         try:
@@ -103,6 +109,8 @@ class Invoker:
 def _kind(status: int) -> FaultKind:
     if status == 429:
         return "throttled"
+    if status == 408:  # a proxy's word on an idle connection, which may cross a request
+        return "lost"
     # 409 passes too: a function that is being updated, restored from a snapshot, or woken after weeks without use
     # (AWS Lambda API reference, "Invoke": ResourceConflictException, SnapStartNotReadyException).
     return "service" if status >= 500 or status == 409 else "rejected"

@@ -8,8 +8,10 @@ connection that was never made from one that broke.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -18,6 +20,7 @@ from urllib.parse import urlsplit
 import httptools
 
 _CONNECT_TIMEOUT_S = 10.0
+_ADDRESS_TIMEOUT_S = 3.0
 _RESOLVED_FOR_S = 10.0
 _IDLE_S = 30.0
 """How long a connection may have been idle to be used again; servers close theirs after a minute or so."""
@@ -67,7 +70,7 @@ class Poster:
         self._line = f"POST {parts.path} HTTP/1.1\r\n"
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
-        self._addresses: asyncio.Task[list[Address]] | None = None
+        self._addresses: asyncio.Future[list[Address]] | None = None
         self._resolved_at = 0.0
 
     async def post(self, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Answer:
@@ -118,40 +121,80 @@ class Poster:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        trouble: Exception | None = None
+        deadline = loop.time() + _CONNECT_TIMEOUT_S
+        trouble: Exception = OSError("its name has no address")
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                for family, kind, protocol, _, address in await self._resolve():
-                    made = _socket(family, kind, protocol)
-                    try:
-                        await loop.sock_connect(made, address)
-                        _, connection = await loop.create_connection(
-                            _Connection, sock=made, ssl=self._tls, server_hostname=self._host if self._tls else None
-                        )
-                        return connection
-                    except OSError as error:  # ssl.SSLError is one
-                        made.close()
-                        trouble = error
-                    except BaseException:
-                        made.close()
-                        raise
-        except TimeoutError:
-            trouble = TimeoutError(f"no connection within {_CONNECT_TIMEOUT_S:.0f} s")
+            async with asyncio.timeout_at(deadline):
+                addresses = await self._resolve()
         except OSError as error:
-            trouble = error
-        raise NotConnectedError(f"{self._host}: {trouble}") from trouble
+            raise NotConnectedError(f"{self._host}: {error or 'its name was not looked up in time'}") from error
+        for number, address in enumerate(addresses):
+            try:
+                # One that does not answer must not take the time of those behind it.
+                is_last = number == len(addresses) - 1
+                async with asyncio.timeout_at(deadline if is_last else min(deadline, loop.time() + _ADDRESS_TIMEOUT_S)):
+                    made = await _connected_socket(address)
+                async with asyncio.timeout_at(deadline):
+                    # From here on the socket is asyncio's: whoever closes it beside it breaks another's connection.
+                    _, connection = await loop.create_connection(
+                        _Connection, sock=made, ssl=self._tls, server_hostname=self._host if self._tls else None
+                    )
+                    return connection
+            except OSError as error:  # ssl.SSLError and TimeoutError are, too
+                trouble = error
+        reason = str(trouble) or f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
+        raise NotConnectedError(f"{self._host}: {reason}") from trouble
 
     async def _resolve(self) -> list[Address]:
         """Addresses of the host; one question answers the many connections that are made at once."""
         loop = asyncio.get_running_loop()
         if self._addresses is None or loop.time() - self._resolved_at > _RESOLVED_FOR_S or _failed(self._addresses):
-            asking = loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._addresses = cast("asyncio.Task[list[Address]]", asyncio.ensure_future(asking))
-            self._resolved_at = loop.time()
+            self._addresses, self._resolved_at = _look_up(self._host, self._port), loop.time()
         return await asyncio.shield(self._addresses)
 
 
-def _failed(task: asyncio.Task[list[Address]]) -> bool:
+def _look_up(host: str, port: int) -> asyncio.Future[list[Address]]:
+    """Ask the resolver, on a thread that nobody has to wait for: it may take as long as it likes."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[list[Address]] = loop.create_future()
+    with contextlib.suppress(OSError):
+        answered.set_result(
+            cast("list[Address]", socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        )
+        return answered
+
+    def tell(found: list[Address] | OSError) -> None:
+        if isinstance(found, OSError):
+            answered.set_exception(found)
+            answered.exception()  # perhaps nobody asks any more
+        else:
+            answered.set_result(found)
+
+    def ask() -> None:
+        found: list[Address] | OSError
+        try:
+            found = cast("list[Address]", socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=ask, name="wren-lookup", daemon=True).start()
+    return answered
+
+
+async def _connected_socket(address: Address) -> socket.socket:
+    family, kind, protocol, _, where = address
+    made = _socket(family, kind, protocol)
+    try:
+        await asyncio.get_running_loop().sock_connect(made, where)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _failed(task: asyncio.Future[list[Address]]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
@@ -176,6 +219,7 @@ class _Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
+        self._ends_with_connection = False
         self._idle_since = 0.0
 
     @property
@@ -194,13 +238,13 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     async def exchange(self, data: bytes, timeout_s: float) -> Answer:
-        """Send a request and wait for its response; raises BrokenConnectionError."""
+        """Send a request and wait for its response; raises NotConnectedError, BrokenConnectionError."""
         if self._transport is None or self._transport.is_closing():
-            raise BrokenConnectionError("closed by the other side")
+            raise NotConnectedError("closed by the other side before anything was sent")
         answered: asyncio.Future[Answer] = self._loop.create_future()
         self._answered = answered
         self._parser = httptools.HttpResponseParser(self)
-        self._headers, self._parts = {}, []
+        self._headers, self._parts, self._ends_with_connection = {}, [], False
         late = self._loop.call_later(timeout_s, self._break, f"no response within {timeout_s:.0f} s")
         try:
             self._transport.write(data)
@@ -221,6 +265,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """asyncio: it is gone."""
+        if error is None and self._ends_with_connection and self._parser is not None:
+            self._complete(self._parser.get_status_code())
         self._break(str(error) if error else "closed by the other side before the response was there")
 
     def data_received(self, data: bytes) -> None:
@@ -232,6 +278,16 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._break(f"not HTTP: {error}")
+
+    def on_message_begin(self) -> None:
+        """A response begins; after the one that was asked for there may be none."""
+        if self._answered is None or self._answered.done():
+            self.abort()
+
+    def on_headers_complete(self) -> None:
+        """All headers are here. Where none says how long the body is, it ends with the connection."""
+        lengths = {"content-length", "transfer-encoding"}
+        self._ends_with_connection = lengths.isdisjoint(self._headers)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is complete."""
@@ -250,7 +306,14 @@ class _Connection(asyncio.Protocol):
         if status < 200:  # "100 Continue" and the like come before the response
             self._headers, self._parts = {}, []
             return
-        if not parser.should_keep_alive() and self._transport is not None:
-            self._transport.close()
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        answered.set_result(Answer(status, self._headers, body))
+        transport = self._transport
+        # What is left of the request would go before the next one.
+        if transport is not None and (not parser.should_keep_alive() or transport.get_write_buffer_size()):
+            transport.abort()
+        self._complete(status)
+
+    def _complete(self, status: int) -> None:
+        if self._answered is not None and not self._answered.done():
+            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._answered.set_result(Answer(status, self._headers, body))
+        self._headers, self._parts = {}, []

@@ -90,6 +90,7 @@ class Durations:
     started: int = 0
     ended: int = 0
     trips_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    _median_s: float | None = None
 
     _WEIGHT = 0.3
     _FORGET = 0.8
@@ -106,6 +107,7 @@ class Durations:
         self.grown_to = max(self.grown_to, len(seconds))
         self.ended += 1
         self.trips_s.append(took_s)
+        self._median_s = None
 
     def is_straggler(self, running_s: float) -> bool:
         """Whether an invocation that has been running for `running_s` deserves a backup attempt.
@@ -116,7 +118,9 @@ class Durations:
         """
         if self.started < 10 or self.ended < math.ceil(self.started / 2):
             return False
-        return running_s > 3.0 * statistics.median(self.trips_s)
+        if self._median_s is None:
+            self._median_s = statistics.median(self.trips_s)
+        return running_s > 3.0 * self._median_s
 
 
 def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Durations) -> int:

@@ -128,8 +128,11 @@ class Schedule:
 
     def withdraw(self, unwanted: Callable[[Group], bool]) -> list[Group]:
         """Take out those of the groups that would travel again for which `unwanted` is true."""
-        withdrawn = [group for group in self._again if unwanted(group)]
-        self._again = deque(group for group in self._again if group not in withdrawn)
+        withdrawn: list[Group] = []
+        kept: deque[Group] = deque()
+        for group in self._again:
+            (withdrawn if unwanted(group) else kept).append(group)
+        self._again = kept
         return withdrawn
 
 
