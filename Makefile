@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench soak clean
+.PHONY: demo test test-long lint format bench soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/grid_search.py
@@ -11,6 +11,9 @@ demo: $(VENV)/.installed
 # Two at a time: most tests wait for processes. A file's tests stay together, since they share servers.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -87,12 +87,16 @@ def add_one(array):
     return array
 
 
-def test_a_large_argument_and_a_large_result(cloud, any_mode):
-    """64 MB; a gigabyte takes the same way in about a minute on two cores, and 8 GB of the function's memory."""
-    with WrenExecutor(1, mode=any_mode, memory_mb=3000) as executor:
-        array = np.arange(64 * MB, dtype=np.uint8)
-        again = executor.submit(add_one, array).result(timeout=SOON_S)
-        assert again.nbytes == 64 * MB
+GIGABYTE = pytest.param(1024, 8192, marks=[pytest.mark.long, pytest.mark.timeout(600)])
+"""About a minute on two cores: `make test-long`."""
+
+
+@pytest.mark.parametrize(("megabytes", "memory_mb"), [(64, 3000), GIGABYTE])
+def test_a_large_argument_and_a_large_result(cloud, any_mode, megabytes, memory_mb):
+    with WrenExecutor(1, mode=any_mode, memory_mb=memory_mb) as executor:
+        array = np.arange(megabytes * MB, dtype=np.uint8)
+        again = executor.submit(add_one, array).result(timeout=500)
+        assert again.nbytes == megabytes * MB
         np.testing.assert_array_equal(again[:300], np.arange(1, 301).astype(np.uint8))
         assert again[-1] == 0
         assert array[0] == 0
