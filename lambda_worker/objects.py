@@ -11,11 +11,11 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -34,6 +34,8 @@ from lambda_worker.protocol import BlobRef, Bytes, ProtocolError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
     from obstore.store import ObjectStore as AnyStore
+
+T = TypeVar("T")
 
 _PART_BYTES = 16 * 1024 * 1024
 """Size of a multipart upload's parts: 10,000 of them (S3's limit) hold 160 GB."""
@@ -159,10 +161,10 @@ class ObjectStore:
         """Content of an object; raises MissingObjectError, ObjectStoreError."""
         with self._errors("GET", key):
             try:
-                return memoryview(await (await obstore.get_async(self._store, key)).bytes_async())
+                return memoryview(await _settled((await _settled(obstore.get_async(self._store, key))).bytes_async()))
             except PermissionDeniedError:
                 await self._check_it_exists_async(key)
-            return memoryview(await (await obstore.get_async(self._store, key)).bytes_async())
+            return memoryview(await _settled((await _settled(obstore.get_async(self._store, key))).bytes_async()))
 
     async def get_small_async(self, key: str, limit_bytes: int) -> tuple[memoryview, ObjectInfo]:
         """Content of an object that somebody else may have written, with what a listing would say of it.
@@ -177,11 +179,11 @@ class ObjectStore:
             ObjectStoreError: S3 did not answer.
         """
         with self._errors("GET", key):
-            response = await obstore.get_async(self._store, key)
+            response = await _settled(obstore.get_async(self._store, key))
             info = ObjectInfo(key, response.meta["size"], response.meta["last_modified"])
             if info.size > limit_bytes:
                 raise ProtocolError(f"{self.where}/{key} has {info.size} bytes, more than the {limit_bytes} allowed")
-            return memoryview(await response.bytes_async()), info
+            return memoryview(await _settled(response.bytes_async())), info
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object unless there is one (`If-None-Match: *`); returns whether this call is known to have made it.
@@ -213,7 +215,7 @@ class ObjectStore:
     async def put_async(self, key: str, data: bytes) -> None:
         """Put a small object, in place of what is there; raises ObjectStoreError."""
         with self._errors("PUT", key):
-            await obstore.put_async(self._store, key, data, use_multipart=False)
+            await _settled(obstore.put_async(self._store, key, data, use_multipart=False))
 
     def get_blob(self, ref: BlobRef) -> memoryview:
         """Content of a blob, authenticated.
@@ -249,13 +251,13 @@ class ObjectStore:
         if not overwrite and ref.size >= _HEAD_FIRST_BYTES and await self._has_async(ref):
             return False
         with self._errors("PUT", ref.key):
-            await obstore.put_async(self._store, ref.key, data, chunk_size=_PART_BYTES)
+            await _settled(obstore.put_async(self._store, ref.key, data, chunk_size=_PART_BYTES))
         return True
 
     async def _has_async(self, ref: BlobRef) -> bool:
         with self._errors("HEAD", ref.key):
             try:
-                found = await obstore.head_async(self._store, ref.key)
+                found = await _settled(obstore.head_async(self._store, ref.key))
             except (FileNotFoundError, PermissionDeniedError):  # refused: it may be missing, see below, and is sent
                 return False
         return bool(found["size"] == ref.size)
@@ -294,7 +296,7 @@ class ObjectStore:
     async def delete_async(self, keys: list[str]) -> None:
         """Delete objects; those that are gone already are no error."""
         with self._errors("DELETE", keys[0] if keys else ""):
-            await obstore.delete_async(self._store, keys)
+            await _settled(obstore.delete_async(self._store, keys))
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
@@ -344,20 +346,26 @@ def _is_denied(error: BaseException) -> bool:
 
 
 async def _next_page(stream: Any) -> Any:
-    """The next page of a listing, None after the last.
-
-    A listing that is cancelled while its request is under way, and is the last to hold it, takes the process down
-    (obstore 0.12.1: its connection is dropped outside of the runtime that it needs for that). So a cancellation waits
-    for the request; if S3 does not answer soon, the request at least goes on by itself.
-    """
-    page = stream.__anext__()
+    """The next page of a listing, None after the last."""
     try:
-        return await asyncio.shield(page)
+        return await _settled(stream.__anext__())
     except StopAsyncIteration:
         return None
+
+
+async def _settled(operation: Awaitable[T]) -> T:
+    """Result of an operation of obstore, which is not left alone when it is cancelled.
+
+    One that is under way when its event loop ends, and the interpreter with it, can take the process down, and so can a
+    listing that is dropped (obstore 0.12.1). So a cancellation waits for the operation; if S3 does not answer soon, it
+    goes on by itself.
+    """
+    under_way = asyncio.ensure_future(operation)
+    try:
+        return await asyncio.shield(under_way)
     except asyncio.CancelledError:
-        page.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will ask for it
-        await asyncio.wait([page], timeout=_FAREWELL_S)
+        under_way.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will ask for it
+        await asyncio.wait([under_way], timeout=_FAREWELL_S)
         raise
 
 

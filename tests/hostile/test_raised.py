@@ -105,7 +105,10 @@ def test_groups_of_exceptions(tried_in_any_mode, group):
 
 
 def test_groups_of_exceptions_that_are_no_errors(tried):
-    error = tried.error(raise_, BaseExceptionGroup("g", [OwnBaseException("own"), KeyboardInterrupt(), SystemExit(3)]))
+    def fails():  # made there: as an argument it would be pickled by whatever dask.distributed has installed here
+        raise BaseExceptionGroup("g", [OwnBaseException("own"), KeyboardInterrupt(), SystemExit(3)])
+
+    error = tried.error(fails)
     assert [type(one) for one in error.exceptions] == [OwnBaseException, KeyboardInterrupt, SystemExit]
 
 

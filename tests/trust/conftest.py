@@ -109,4 +109,4 @@ def soon():
     """Whatever somebody does to the bucket, it is noticed soon: nobody waits for what will not come."""
     begun = time.monotonic()
     yield
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 100
