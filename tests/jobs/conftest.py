@@ -48,8 +48,8 @@ class Bucket:
         """When Lambda put its first failure of a job on record."""
         listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"aws/lambda/async/{function}/")
         for one in listed["Contents"]:
-            record = json.loads(self.s3.get_object(Bucket=BUCKET, Key=one["Key"])["Body"].read())
-            if record["requestPayload"]["job"] == job_id:
+            text = self.s3.get_object(Bucket=BUCKET, Key=one["Key"])["Body"].read()
+            if f'"{job_id}"'.encode() in text:  # other tests leave all kinds of things there
                 return one["LastModified"]
         raise AssertionError("no failure is on record")
 
