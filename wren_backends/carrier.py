@@ -52,7 +52,8 @@ _UNSURE_S = 2.0
 """How long an outcome is looked for that may never come, before its calls are sent again. The first outcome stands, so
 that sending too soon costs an invocation; sending too late costs the user's time."""
 
-_ENVIRONMENT_ENDED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
+ENVIRONMENT_ENDED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
+"""Ends of an environment that one of several calls brought about: each of them deserves an environment of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Carrier:
             frame = await self._recover(group, event.attempt, time.monotonic() - sent) if fault.kind == "lost" else None
             if frame is None:
                 raise
-        except _ENVIRONMENT_ENDED:
+        except ENVIRONMENT_ENDED:
             frame = await self._committed(group)  # what was committed before the end counts
             if frame is None:
                 raise

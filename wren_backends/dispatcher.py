@@ -1,4 +1,4 @@
-"""A call's life from `submit` to its resolved future. Of all files, only this and `attached.py` start threads.
+"""A call's life from `submit` to its resolved future. Threads start here and in `attached.py`.
 
       user's thread            event loop thread                                   resolver thread
     +---------------+      +-----------------------------------------------+      +-----------------+

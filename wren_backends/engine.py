@@ -21,14 +21,13 @@ from lambda_worker.protocol import EVENT_BUDGET_BYTES, Frame, Outcome
 from wren_backends import collector, faults
 from wren_backends.blobs import Blobs
 from wren_backends.calls import Call, Group, Numbers, event_size
-from wren_backends.carrier import Carrier, Initializer, Trip
+from wren_backends.carrier import ENVIRONMENT_ENDED, Carrier, Initializer, Trip
 from wren_backends.config import Config
 from wren_backends.connection import Connection, open_store
 from wren_backends.errors import (
     BrokenWrenExecutor,
     EnvironmentLostError,
     InvocationError,
-    InvocationTimeoutError,
     OutOfMemoryError,
     StorageError,
     TamperedObjectError,
@@ -50,9 +49,6 @@ _MANY = 64
 _LOST_BACKOFF = 3
 _LOOKS_PER_BACKUP_DELAY = 4
 _SELDOMEST_LOOK_S = 1.0
-
-_REGROUPED = (EnvironmentLostError, OutOfMemoryError, InvocationTimeoutError)
-"""Ends of an environment that one of several calls brought about: each of them deserves an environment of its own."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -447,7 +443,7 @@ class Engine:
 
     def _lost(self, group: Group, error: WrenError) -> None:
         """An attempt ended without outcomes, and will not bring any."""
-        if isinstance(error, _REGROUPED):
+        if isinstance(error, ENVIRONMENT_ENDED):
             self._regroup(group, error)
             return
         if isinstance(error, BrokenWrenExecutor) and self.broken is None:

@@ -92,7 +92,7 @@ class Invoker:
         try:
             answer = await self._poster.post(headers, event, limit_s)
         except NotConnectedError as error:
-            raise InvokeFault("unsent", type(error.__cause__).__name__, str(error)) from error
+            raise InvokeFault("unsent", type(error.__cause__ or error).__name__, str(error)) from error
         except BrokenConnectionError as error:
             raise InvokeFault("lost", "ConnectionLost", str(error)) from error
         got = answer.headers
