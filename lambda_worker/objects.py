@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -274,7 +274,8 @@ class ObjectStore:
 
     async def _check_it_exists_async(self, key: str) -> None:
         self.requests["LIST"] += 1
-        async for page in obstore.list(self._store, _folder(key), offset=key[:-1]):
+        stream = obstore.list(self._store, _folder(key), offset=key[:-1])
+        while (page := await _next_page(stream)) is not None:
             for one in page:
                 if one["path"] >= key:
                     return _check_found(one["path"], key)
@@ -357,15 +358,19 @@ async def _settled(operation: Awaitable[T]) -> T:
     """Result of an operation of obstore, which is not left alone when it is cancelled.
 
     One that is under way when its event loop ends, and the interpreter with it, can take the process down, and so can a
-    listing that is dropped (obstore 0.12.1). So a cancellation waits for the operation; if S3 does not answer soon, it
-    goes on by itself.
+    listing that is dropped (obstore 0.12.1). So a cancellation waits for the operation, and so does the next one, which
+    a loop sends to all that is left when it ends; if S3 does not answer soon, the operation goes on by itself.
     """
     under_way = asyncio.ensure_future(operation)
     try:
         return await asyncio.shield(under_way)
     except asyncio.CancelledError:
         under_way.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else will ask for it
-        await asyncio.wait([under_way], timeout=_FAREWELL_S)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _FAREWELL_S
+        while not under_way.done() and loop.time() < end:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([under_way], timeout=end - loop.time())
         raise
 
 

@@ -35,6 +35,7 @@ from wren_backends.errors import (
     TamperedObjectError,
 )
 from wren_backends.events import Journal
+from wren_backends.gather import gather_some
 from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
 
@@ -287,7 +288,7 @@ async def fetch(payload: Payload, store: ObjectStore) -> list[Bytes]:
 
     if not any(isinstance(part, BlobRef) for part in payload):
         return [part for part in payload if not isinstance(part, BlobRef)]
-    return await asyncio.gather(*(one(part) for part in payload))
+    return await gather_some(one, payload)
 
 
 def _json(body: bytes) -> Any:
