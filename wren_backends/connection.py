@@ -44,6 +44,8 @@ class Connection:
         timeout_s: The function's time limit in seconds.
         max_workers: Invocations in flight unless configured otherwise.
         stats: Counts of the local cloud's own servers; None on AWS.
+        proxy_url: HTTP proxy on the way to Lambda; None: none.
+        ca_file: PEM file of the authorities that Lambda's certificate may come from; None: OpenSSL's own.
         is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
     """
 
@@ -61,6 +63,8 @@ class Connection:
     timeout_s: int
     max_workers: int
     stats: Callable[[], dict[str, Any]] | None = None
+    proxy_url: str | None = field(default=None, repr=False)  # it may hold a password
+    ca_file: str | None = None
     is_gone: Callable[[], bool] = lambda: False
 
 
@@ -178,7 +182,7 @@ def _connect_local(config: Config) -> Connection:
 def _connect_aws(config: Config) -> Connection:
     if not config.bucket:
         raise ConfigError("cloud='aws' needs a bucket: set WREN_BUCKET to one of yours")
-    from wren_backends.deploy.session import aws_session
+    from wren_backends.deploy.session import aws_session, ca_file, proxy_url
 
     session = aws_session(config.region)
     credentials = session.get_credentials()
@@ -203,6 +207,8 @@ def _connect_aws(config: Config) -> Connection:
         memory_mb=_limit(described, "MemorySize"),
         timeout_s=_limit(described, "Timeout"),
         max_workers=default_max_workers(config),
+        proxy_url=proxy_url(client.meta.endpoint_url),
+        ca_file=ca_file(session),
     )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wren_backends.connection import Connection
-from wren_backends.poster import BrokenConnectionError, NotConnectedError, Poster
+from wren_backends.dialer import Dialer, NotConnectedError
+from wren_backends.poster import BrokenConnectionError, Poster
 from wren_backends.signing import Signer
 
 FaultKind = Literal["throttled", "service", "unsent", "lost", "rejected"]
@@ -69,7 +70,7 @@ class Invoker:
     def __init__(self, connection: Connection) -> None:
         url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
         self._signer = Signer(url, "lambda", connection.region, connection.credentials)
-        self._poster = Poster(url)
+        self._poster = Poster(url, Dialer(url, connection.proxy_url, connection.ca_file))
         self._ended_within_s = connection.timeout_s + _REPLY_MARGIN_S
 
     async def invoke(self, event: bytes, *, wait: bool) -> Response:

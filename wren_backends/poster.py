@@ -8,10 +8,6 @@ connection that was never made from one that broke.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import ssl
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -19,21 +15,10 @@ from urllib.parse import urlsplit
 
 import httptools
 
-_CONNECT_TIMEOUT_S = 10.0
-_ADDRESS_TIMEOUT_S = 3.0
-_RESOLVED_FOR_S = 10.0
+from wren_backends.dialer import Dialer, NotConnectedError
+
 _IDLE_S = 30.0
 """How long a connection may have been idle to be used again; servers close theirs after a minute or so."""
-
-_KEEPALIVE_S = 60
-"""A NAT gateway forgets connections that are idle for 350 s (AWS VPC guide); a long call's is idle all the while."""
-
-Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
-"""What `getaddrinfo` gives."""
-
-
-class NotConnectedError(Exception):
-    """There was no connection: the request was not sent."""
 
 
 class BrokenConnectionError(Exception):
@@ -60,18 +45,14 @@ class Poster:
 
     Args:
         url: `http` or `https`; without a query.
+        dialer: Opens the connections to it.
     """
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._tls else 80)
-        self._line = f"POST {parts.path} HTTP/1.1\r\n"
+    def __init__(self, url: str, dialer: Dialer | None = None) -> None:
+        self._dialer = dialer or Dialer(url)
+        self._line = f"POST {urlsplit(url).path} HTTP/1.1\r\n"
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
-        self._addresses: asyncio.Future[list[Address]] | None = None
-        self._resolved_at = 0.0
 
     async def post(self, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Answer:
         """Send a request and wait for all of its response.
@@ -87,7 +68,7 @@ class Poster:
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"{self._line}content-length: {len(body)}\r\n{lines}\r\n".encode("latin-1")
-        connection = self._reusable() or await self._connect()
+        connection = self._reusable() or await self._dialer.dial(_Connection)
         self._busy.add(connection)
         try:
             answer = await connection.exchange(head + body, timeout_s)
@@ -118,95 +99,6 @@ class Poster:
                 old.abort()
             self._idle.clear()
         return None
-
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _CONNECT_TIMEOUT_S
-        trouble: Exception = OSError("its name has no address")
-        try:
-            async with asyncio.timeout_at(deadline):
-                addresses = await self._resolve()
-        except OSError as error:
-            raise NotConnectedError(f"{self._host}: {error or 'its name was not looked up in time'}") from error
-        for number, address in enumerate(addresses):
-            try:
-                # One that does not answer must not take the time of those behind it.
-                is_last = number == len(addresses) - 1
-                async with asyncio.timeout_at(deadline if is_last else min(deadline, loop.time() + _ADDRESS_TIMEOUT_S)):
-                    made = await _connected_socket(address)
-                async with asyncio.timeout_at(deadline):
-                    # From here on the socket is asyncio's: whoever closes it beside it breaks another's connection.
-                    _, connection = await loop.create_connection(
-                        _Connection, sock=made, ssl=self._tls, server_hostname=self._host if self._tls else None
-                    )
-                    return connection
-            except OSError as error:  # ssl.SSLError and TimeoutError are, too
-                trouble = error
-        reason = str(trouble) or f"no connection within {_CONNECT_TIMEOUT_S:.0f} s"
-        raise NotConnectedError(f"{self._host}: {reason}") from trouble
-
-    async def _resolve(self) -> list[Address]:
-        """Addresses of the host; one question answers the many connections that are made at once."""
-        loop = asyncio.get_running_loop()
-        if self._addresses is None or loop.time() - self._resolved_at > _RESOLVED_FOR_S or _failed(self._addresses):
-            self._addresses, self._resolved_at = _look_up(self._host, self._port), loop.time()
-        return await asyncio.shield(self._addresses)
-
-
-def _look_up(host: str, port: int) -> asyncio.Future[list[Address]]:
-    """Ask the resolver, on a thread that nobody has to wait for: it may take as long as it likes."""
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[list[Address]] = loop.create_future()
-    with contextlib.suppress(OSError):
-        answered.set_result(
-            cast("list[Address]", socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
-        )
-        return answered
-
-    def tell(found: list[Address] | OSError) -> None:
-        if isinstance(found, OSError):
-            answered.set_exception(found)
-            answered.exception()  # perhaps nobody asks any more
-        else:
-            answered.set_result(found)
-
-    def ask() -> None:
-        found: list[Address] | OSError
-        try:
-            found = cast("list[Address]", socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            found = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, found)
-
-    threading.Thread(target=ask, name="wren-lookup", daemon=True).start()
-    return answered
-
-
-async def _connected_socket(address: Address) -> socket.socket:
-    family, kind, protocol, _, where = address
-    made = _socket(family, kind, protocol)
-    try:
-        await asyncio.get_running_loop().sock_connect(made, where)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _failed(task: asyncio.Future[list[Address]]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-def _socket(family: int, kind: int, protocol: int) -> socket.socket:
-    made = socket.socket(family, kind, protocol)
-    made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # Linux's name, macOS's name
-    if idle is not None:
-        made.setsockopt(socket.IPPROTO_TCP, idle, _KEEPALIVE_S)
-    return made
 
 
 class _Connection(asyncio.Protocol):

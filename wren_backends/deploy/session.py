@@ -16,7 +16,7 @@ def aws_session(region: str | None) -> Any:
         region: AWS region; None: boto3's.
 
     Raises:
-        ConfigError: The configuration cannot be read, names a profile that is not there, or has no region.
+        ConfigError: The configuration cannot be read, names a profile or a file that is not there, or has no region.
     """
     import boto3
     from botocore.exceptions import BotoCoreError
@@ -32,7 +32,36 @@ def aws_session(region: str | None) -> Any:
         ) from None
     if not found:
         raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
+    ca_file(session)
     return session
+
+
+def ca_file(session: Any) -> str | None:
+    """PEM file of the authorities that boto3 trusts: AWS_CA_BUNDLE, the profile's `ca_bundle` or botocore's own.
+
+    Args:
+        session: A session of boto3's.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    from botocore.httpsession import get_cert_path
+
+    named = session._session.get_config_variable("ca_bundle")
+    if named and not os.path.isfile(named):
+        raise ConfigError(f"AWS_CA_BUNDLE (or ca_bundle in ~/.aws/config) names {named!r}, which is not a file")
+    found = named or get_cert_path(verify=True)
+    return str(found) if found else None
+
+
+def proxy_url(url: str) -> str | None:
+    """The proxy that the environment names for `url`, by the rules of boto3 (HTTPS_PROXY, NO_PROXY).
+
+    For plain HTTP it is not asked: then the server is one of the user's own, near by.
+    """
+    from botocore.utils import get_environ_proxies
+
+    return get_environ_proxies(url).get("https") if url.startswith("https:") else None
 
 
 def default_region() -> str | None:
