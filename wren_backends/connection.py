@@ -9,8 +9,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from wren_backends.errors import ConfigError, DeploymentError, ProtocolMismatchE
 from wren_backends.events import logger
 
 _FUNCTION_KEY = re.compile(r"[0-9A-Fa-f]{64}")
+_CA_VARIABLE = "SSL_CERT_FILE"
 _AWS_CONCURRENCY = 1000  # AWS Lambda quotas: default concurrent executions of an account
 
 
@@ -45,7 +47,7 @@ class Connection:
         max_workers: Invocations in flight unless configured otherwise.
         stats: Counts of the local cloud's own servers; None on AWS.
         proxy_url: HTTP proxy on the way to Lambda; None: none.
-        ca_file: PEM file of the authorities that Lambda's certificate may come from; None: OpenSSL's own.
+        ca_file: PEM file of the authorities that certificates may come from; None: those of the system.
         is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
     """
 
@@ -97,14 +99,34 @@ def open_store(connection: Connection, prefix: str, retry_s: float = 60.0) -> Ob
         prefix: Key prefix.
         retry_s: How long requests are tried again, in seconds.
     """
-    return ObjectStore.open_s3(
-        connection.bucket,
-        prefix,
-        region=connection.region,
-        endpoint_url=connection.s3_url,
-        retry_s=retry_s,
-        **connection.s3_credentials,
-    )
+    with _trusting(connection.ca_file):
+        return ObjectStore.open_s3(
+            connection.bucket,
+            prefix,
+            region=connection.region,
+            endpoint_url=connection.s3_url,
+            retry_s=retry_s,
+            **connection.s3_credentials,
+        )
+
+
+@contextmanager
+def _trusting(ca_file: str | None) -> Iterator[None]:
+    """Have a store that is made here trust the same authorities as boto3 does.
+
+    obstore has no option for it, but reads this variable while it makes a client.
+    """
+    if ca_file is None:
+        yield
+        return
+    with _lock:
+        before, os.environ[_CA_VARIABLE] = os.environ.get(_CA_VARIABLE), ca_file
+        try:
+            yield
+        finally:
+            del os.environ[_CA_VARIABLE]
+            if before is not None:
+                os.environ[_CA_VARIABLE] = before
 
 
 def connect_larger(config: Config) -> Connection | None:
