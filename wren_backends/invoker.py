@@ -11,6 +11,7 @@ from typing import Literal
 from wren_backends.connection import Connection
 from wren_backends.dialer import Dialer, NotConnectedError
 from wren_backends.poster import BrokenConnectionError, Poster
+from wren_backends.renewal import Renewal
 from wren_backends.signing import Signer
 
 FaultKind = Literal["throttled", "service", "unsent", "lost", "rejected"]
@@ -69,7 +70,8 @@ class Invoker:
 
     def __init__(self, connection: Connection) -> None:
         url = f"{connection.lambda_url.rstrip('/')}/2015-03-31/functions/{connection.function}/invocations"
-        self._signer = Signer(url, "lambda", connection.region, connection.credentials)
+        self._signer = Signer(url, "lambda", connection.region)
+        self._renewal = Renewal(connection.credentials)
         self._poster = Poster(url, Dialer(url, connection.proxy_url, connection.ca_file))
         self._ended_within_s = connection.timeout_s + _REPLY_MARGIN_S
 
@@ -85,7 +87,7 @@ class Invoker:
         """
         kind = "RequestResponse" if wait else "Event"
         try:
-            headers = self._signer.sign(event, {"x-amz-invocation-type": kind})
+            headers = self._signer.sign(event, {"x-amz-invocation-type": kind}, await self._renewal.current())
         except Exception as error:  # botocore's, where credentials have to be renewed
             raise InvokeFault("unsent", type(error).__name__, str(error)) from error
         # An asynchronous invocation is answered once it is queued, however long it runs.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -22,43 +21,43 @@ class Signer:
         url: Where they go; it has no query.
         service: AWS's name of the service, such as `lambda`.
         region: AWS region.
-        credentials: Gives botocore credentials; called for every signature, since temporary ones are renewed.
     """
 
-    def __init__(self, url: str, service: str, region: str, credentials: Callable[[], Any]) -> None:
+    def __init__(self, url: str, service: str, region: str) -> None:
         parts = urlsplit(url)
         self._host = parts.netloc
         # every service but S3 wants the path encoded twice: once in the URL, once more in the canonical request
         self._path = quote(parts.path, safe="/-_.~")
         self._scope = f"{region}/{service}/aws4_request"
         self._region, self._service = region, service
-        self._credentials = credentials
         self._derived: tuple[str, str, hmac.HMAC] | None = None
 
-    def sign(self, body: bytes, headers: dict[str, str], now: datetime | None = None) -> dict[str, str]:
+    def sign(
+        self, body: bytes, headers: dict[str, str], credentials: Any, now: datetime | None = None
+    ) -> dict[str, str]:
         """Headers to send with `body`: those given, which become part of the signature, and AWS's own.
 
         Args:
             body: The request's body.
             headers: Names in lower case.
+            credentials: botocore's, frozen.
             now: The time; default: that of the clock.
         """
         at = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-        found = self._credentials().get_frozen_credentials()
         signed = {**headers, "host": self._host, "x-amz-date": at}
-        if found.token:
-            signed["x-amz-security-token"] = found.token
+        if credentials.token:
+            signed["x-amz-security-token"] = credentials.token
         names = sorted(signed)
         joined = ";".join(names)
         lines = "".join(f"{name}:{signed[name]}\n" for name in names)
         request = f"POST\n{self._path}\n\n{lines}\n{joined}\n{hashlib.sha256(body).hexdigest()}"
         scope = f"{at[:8]}/{self._scope}"
         text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        mac = self._keyed(at[:8], found.secret_key).copy()
+        mac = self._keyed(at[:8], credentials.secret_key).copy()
         mac.update(text.encode())
-        signature = mac.hexdigest()
+        place = f"{credentials.access_key}/{scope}"
         signed["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={found.access_key}/{scope}, SignedHeaders={joined}, Signature={signature}"
+            f"AWS4-HMAC-SHA256 Credential={place}, SignedHeaders={joined}, Signature={mac.hexdigest()}"
         )
         return signed
 

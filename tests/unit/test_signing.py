@@ -20,18 +20,15 @@ def test_signature_is_botocores(host, function, token):
     theirs = AWSRequest("POST", url, data=b'{"a": 1}', headers={"x-amz-invocation-type": "Event"})
     SigV4Auth(credentials, "lambda", "eu-west-1").add_auth(theirs)
     at = datetime.strptime(theirs.context["timestamp"], "%Y%m%dT%H%M%SZ")
-    ours = Signer(url, "lambda", "eu-west-1", lambda: credentials).sign(
-        b'{"a": 1}', {"x-amz-invocation-type": "Event"}, at
-    )
+    signer = Signer(url, "lambda", "eu-west-1")
+    ours = signer.sign(b'{"a": 1}', {"x-amz-invocation-type": "Event"}, credentials.get_frozen_credentials(), at)
     assert ours["authorization"] == theirs.headers["Authorization"]
     assert ours.get("x-amz-security-token") == token
 
 
 def test_renewed_credentials_are_used_at_once():
-    current = Credentials("AKID1", "secret1")
-    signer = Signer("http://h/p", "lambda", "us-east-1", lambda: current)
-    first = signer.sign(b"", {})["authorization"]
-    current = Credentials("AKID2", "secret2")
-    second = signer.sign(b"", {})["authorization"]
+    signer = Signer("http://h/p", "lambda", "us-east-1")
+    first = signer.sign(b"", {}, Credentials("AKID1", "secret1"))["authorization"]
+    second = signer.sign(b"", {}, Credentials("AKID2", "secret2"))["authorization"]
     assert "AKID1" in first
     assert "AKID2" in second
