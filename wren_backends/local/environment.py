@@ -16,6 +16,7 @@ from . import invocation as wording
 from .forkserver import TemplateEndedError
 from .invocation import Invocation, Outcome, Report
 from .memory import MemoryGauge
+from .output import OutputPipe
 from .processes import kill_group
 from .runtime_api import RuntimeChannel, header_value, listen
 
@@ -53,7 +54,7 @@ class Environment:
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._gauge: MemoryGauge | None = None
-        self._output = -1
+        self._output: OutputPipe | None = None
         self._scratch = ""
 
     # -- from the pool -------------------------------------------------------------------------------------------
@@ -113,8 +114,8 @@ class Environment:
         if self.pid:
             kill_group(self.pid)
         self._cancel_timer()
-        self._read_output()
-        self._close_output()
+        if self._output is not None:
+            self._output.finish()
         self._stream.end_partial_line()
         if self._server is not None:
             self._server.close()
@@ -161,9 +162,7 @@ class Environment:
 
     async def _start(self) -> None:
         self._server, port = await listen(self)
-        self._output, output = os.pipe()
-        os.set_blocking(self._output, False)
-        self._loop.add_reader(self._output, self._read_output)
+        self._output = OutputPipe(self._printed)
         try:
             template = await self.pool.template(self._log_init)
             if self.pool.cloud.options.cold_latency_ms:
@@ -175,9 +174,9 @@ class Environment:
                 "TMPDIR": self._scratch,
                 "HOME": self._scratch,
             }
-            self.pid = await template.fork(variables, output)
+            self.pid = await template.fork(variables, self._output.writer)
         finally:
-            os.close(output)
+            os.close(self._output.writer)
         if self.dead:
             kill_group(self.pid)
             return
@@ -220,7 +219,8 @@ class Environment:
         assert invocation is not None
         duration_ms = (time.perf_counter() - invocation.started) * 1000 if invocation.started else 0.0
         self._cancel_timer()
-        self._read_output()
+        if self._output is not None:
+            self._output.drain()
         self._stream.end_partial_line()
         used = self._gauge.sample() if self._gauge is not None else 0
         if "OutOfMemory" in ending:
@@ -271,24 +271,10 @@ class Environment:
         if self._invocation is not None:
             self._invocation.log(text.encode() + b"\n")
 
-    def _read_output(self) -> None:
-        while self._output >= 0:
-            try:
-                data = os.read(self._output, 65536)
-            except BlockingIOError:
-                return
-            if not data:
-                self._close_output()
-                return
-            self._stream.feed(data)
-            if self._invocation is not None:
-                self._invocation.log(data)
-
-    def _close_output(self) -> None:
-        if self._output >= 0:
-            self._loop.remove_reader(self._output)
-            os.close(self._output)
-            self._output = -1
+    def _printed(self, data: bytes) -> None:
+        self._stream.feed(data)
+        if self._invocation is not None:
+            self._invocation.log(data)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

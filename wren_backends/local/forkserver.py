@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .output import OutputPipe
 from .processes import kill_group
 
 _SCRIPT = Path(__file__).with_name("template.py")
@@ -68,7 +69,7 @@ class Template:
         self._replies: asyncio.Queue[dict[str, Any] | TemplateEndedError] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._output = -1
+        self._output: OutputPipe | None = None
         self.ended: TemplateEndedError | None = None
 
     async def start(self) -> None:
@@ -78,22 +79,20 @@ class Template:
             TemplateEndedError: The process ended instead.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._output, output = os.pipe()
-        os.set_blocking(self._output, False)
+        self._output = OutputPipe(self._on_output)
         try:
             self._process = subprocess.Popen(
                 [self._settings.python, "-I", "-S", str(_SCRIPT), str(theirs.fileno()), self._settings.argument()],
                 env=dict(self._settings.variables),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=self._output.writer,
+                stderr=self._output.writer,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
         finally:
             theirs.close()
-            os.close(output)
-        asyncio.get_running_loop().add_reader(self._output, self._read_output)
+            os.close(self._output.writer)
         self._control = ours.dup()
         reader, writer = await asyncio.open_connection(sock=ours)
         self._reader = asyncio.create_task(self._read_replies(reader, writer))
@@ -138,24 +137,7 @@ class Template:
         self.stop()
         code = self._process.wait()
         self.ended = TemplateEndedError(-code if code < 0 else code << 8)
-        self._read_output()
-        self._close_output()
+        if self._output is not None:
+            self._output.finish()
         self._replies.put_nowait(self.ended)
         self._on_end(self, self.ended.wait_status)
-
-    def _read_output(self) -> None:
-        while self._output >= 0:
-            try:
-                data = os.read(self._output, 65536)
-            except BlockingIOError:
-                return
-            if not data:
-                self._close_output()
-                return
-            self._on_output(data)
-
-    def _close_output(self) -> None:
-        if self._output >= 0:
-            asyncio.get_running_loop().remove_reader(self._output)
-            os.close(self._output)
-            self._output = -1
