@@ -9,12 +9,14 @@ import re
 from typing import Any
 
 from lambda_worker.objects import ObjectStore
-from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PRELOAD_VARIABLE, Reply
-from lambda_worker.runner import Runner
+from lambda_worker.packages import Packages, PackagesError
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PRELOAD_VARIABLE
+from lambda_worker.runner import Runner, refuse
 
 _log = logging.getLogger("lambda_worker")
 
 _MB_PER_CPU = 1769
+_PACKAGES_SHARE = 0.8  # of an invocation's time; what is unpacked by then is found by the next one
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 os.environ[IN_WORKER_VARIABLE] = "1"
@@ -52,7 +54,11 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     global _runner  # noqa: PLW0603  an execution environment has one runner, made after the snapshot was taken
     if not re.fullmatch("[0-9A-Fa-f]{64}", _function_key):
         detail = f"the function has no {FUNCTION_KEY_VARIABLE} of 64 hexadecimal digits"
-        return Reply(refused="configuration", detail=detail).to_json()
+        return refuse(event, "configuration", detail)
+    try:
+        _packages.ensure(_PACKAGES_SHARE * context.get_remaining_time_in_millis() / 1000)
+    except PackagesError as error:
+        return refuse(event, error.reason, str(error))
     if _runner is None:
         memory_bytes = int(context.memory_limit_in_mb or 0) * 1024 * 1024
         _runner = Runner(bytes.fromhex(_function_key), _open_store, context.log_stream_name or "", memory_bytes)
@@ -60,4 +66,6 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 _limit_threads()
-_preload()
+_packages = Packages.of_this_function(_open_store)
+if _packages.begin():
+    _preload()

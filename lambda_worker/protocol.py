@@ -27,6 +27,13 @@ FUNCTION_KEY_VARIABLE = "WREN_FUNCTION_KEY"
 PRELOAD_VARIABLE = "WREN_PRELOAD"
 """Environment variable with a comma-separated list of modules that the handler imports while it initialises."""
 
+PACKAGES_VARIABLE = "WREN_PACKAGES"
+"""Environment variable that names the list of an archive of packages, `s3://BUCKET/KEY` with its BLAKE3 at the end;
+empty: they are in a layer, or there are none."""
+
+PACKAGES_FORMAT = 1
+"""Version of that list: JSON with `pieces`, each `[BLAKE3, bytes, bytes unpacked]` of a zip beside it."""
+
 IN_WORKER_VARIABLE = "WREN_IN_WORKER"
 """Set to "1" inside an execution environment, so that nested parallelism does not burst again."""
 

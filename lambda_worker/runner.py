@@ -72,6 +72,18 @@ class RefusedEventError(Exception):
     """An asynchronous event was refused; the message is the reply as JSON."""
 
 
+def refuse(raw: object, reason: str, detail: str) -> dict[str, Any]:
+    """The reply that nothing was run.
+
+    Raises:
+        RefusedEventError: The event was asynchronous: a reply would go nowhere, but Lambda puts an error on record.
+    """
+    reply = Reply(refused=reason, detail=detail).to_json()
+    if isinstance(raw, dict) and raw.get("mode") == "s3":
+        raise RefusedEventError(json.dumps(reply))
+    return reply
+
+
 @dataclass(eq=False)
 class _Progress:
     """How far an event is; `lock` is held to add to it, and for good once the time limit of `limit_s` has struck."""
@@ -144,9 +156,7 @@ class Runner:
         except ObjectStoreError as error:
             reply = Reply(refused=_storage_reason(error), detail=str(error))
         self._events += 1
-        if reply.refused and isinstance(raw, dict) and raw.get("mode") == "s3":
-            raise RefusedEventError(json.dumps(reply.to_json()))
-        return reply.to_json()
+        return refuse(raw, reply.refused, reply.detail) if reply.refused else reply.to_json()
 
     def _wake_up(self) -> None:
         """Make this environment unlike its twins: all are clones of one snapshot, random state included."""
