@@ -42,6 +42,7 @@ first invocation (AWS Lambda developer guide, "Understanding the Lambda executio
 _ADDRESS = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<folder>(?:[^/]+/)*)(?P<digest>[0-9a-f]{64})")
 _AT_ONCE = 4
 _CHUNK_BYTES = 1 << 20
+_LOOK_AGAIN_S = 0.05
 
 
 class PackagesError(Exception):
@@ -91,8 +92,11 @@ class Packages:
         Returns:
             Whether all of it is there.
         """
+        if not self._address:
+            return True
         try:
-            self.ensure(limit_s)
+            _in_child(lambda: self.ensure(limit_s))
+            self.ensure(limit_s)  # all there is left to do is to find it
         except PackagesError as error:
             _log.warning("packages.not_ready reason=%s detail=%s", error.reason, error)
             return False
@@ -114,11 +118,9 @@ class Packages:
                 _put_on_path(self._folder / "site")
                 return
             self._folder = None
-            begun = time.perf_counter()
-            folder = self._install(begun + limit_s)
+            folder = self._install(time.perf_counter() + limit_s)
             _put_on_path(folder / "site")
             self._folder = folder
-            _log.warning("packages.ready folder=%s seconds=%.1f", folder, time.perf_counter() - begun)
 
     def _install(self, deadline: float) -> Path:
         match = _ADDRESS.fullmatch(self._address)
@@ -126,10 +128,12 @@ class Packages:
             raise PackagesError("configuration", f"{PACKAGES_VARIABLE} names no list of packages: {self._address!r}")
         folder = Path(self._parent, f"wren-packages-{match['digest'][:32]}")
         try:
-            with _locked(folder):
+            with _locked(folder, deadline):
                 if not (folder / "complete").exists():
                     store = self._open_store(match["bucket"], match["folder"].strip("/"))
+                    begun = time.perf_counter()
                     self._unpack(_pieces(_fetched(store, match["digest"])), store, folder, deadline)
+                    _log.warning("packages.unpacked folder=%s seconds=%.1f", folder, time.perf_counter() - begun)
                 return folder
         except OSError as error:
             raise PackagesError("configuration", self._disk(folder, error)) from None
@@ -170,12 +174,47 @@ class Packages:
         return f"the function's packages could not be unpacked in {self._parent}: {error}"
 
 
+def _in_child(work: Callable[[], None]) -> None:
+    """Do it in a process of its own, because obstore's threads, once it is used, are not in clones of this one.
+
+    Raises:
+        PackagesError: What it raised there.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer: list[str] = []
+        try:
+            work()
+        except PackagesError as error:
+            answer = [error.reason, str(error)]
+        except BaseException as error:  # noqa: BLE001  only one of the two processes may go on
+            answer = ["configuration", f"the function's packages could not be unpacked: {error!r}"]
+        with contextlib.suppress(BaseException):
+            os.write(write, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    if said and (answer := json.loads(said)):
+        raise PackagesError(answer[0], answer[1])
+
+
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, deadline: float) -> Iterator[None]:
     """Keep other processes away from a folder; the system lets go of it when this one ends, however it does."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.perf_counter() > deadline:
+                    detail = "another process was still unpacking the function's packages at the end of the time limit"
+                    raise PackagesError("configuration", detail) from None
+                time.sleep(_LOOK_AGAIN_S)
         yield
 
 
@@ -185,7 +224,9 @@ def _fetched(store: ObjectStore, digest: str) -> memoryview:
     except MissingObjectError as error:
         raise PackagesError("configuration", f"the function's packages are gone from the bucket: {error}") from None
     except DeniedError as error:
-        detail = f"the function's packages: {error}. Bring its role up to date: `wren create_role`"
+        detail = (
+            f"the function's packages: {error}. They are gone, or its role has no right to them: `wren create_role`"
+        )
         raise PackagesError("denied", detail) from None
     except ObjectStoreError as error:
         raise PackagesError("storage", f"the function's packages: {error}") from None

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import Distribution, PathDistribution, distribution, distributions
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import blake3
@@ -23,6 +26,7 @@ from packaging.utils import canonicalize_name
 
 from lambda_worker.protocol import PACKAGES_FORMAT
 from wren_backends.deploy import trimming, uv
+from wren_backends.deploy.bytecode import compile_below
 from wren_backends.deploy.packing import digest_of, files_below, pack
 from wren_backends.deploy.publishing import Published, publish
 from wren_backends.deploy.requirements import Requirements
@@ -41,6 +45,7 @@ _BUILD = 1
 _KEPT = 4
 _OWN_PIECE_BYTES = 4_000_000
 _PIECE_BYTES = 64_000_000
+_PACKERS = 4
 
 Progress = Callable[[str], None]
 
@@ -70,7 +75,8 @@ class Built:
         versions: Versions of the distributions by name.
         differing: Those of which the client has another version: its version by name.
         fetched_bytes: What the wheels unpack to.
-        unpacked_bytes: What is left after trimming.
+        trimmed_bytes: What is left of that after trimming.
+        unpacked_bytes: That, and what was compiled.
         packed_bytes: What the zips take.
         pieces: Zips of the archive; empty for a layer.
         seconds: How long each step took, by its name.
@@ -84,6 +90,7 @@ class Built:
     versions: Mapping[str, str]
     differing: Mapping[str, str]
     fetched_bytes: int
+    trimmed_bytes: int
     unpacked_bytes: int
     packed_bytes: int
     pieces: tuple[Piece, ...]
@@ -103,7 +110,7 @@ class Built:
         steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
         return (
             f"{len(self.versions)} packages for {self.target}: {_mb(self.fetched_bytes)} as wheels, "
-            f"{_mb(self.unpacked_bytes)} trimmed, {_mb(self.packed_bytes)} packed "
+            f"{_mb(self.trimmed_bytes)} trimmed, {_mb(self.unpacked_bytes)} compiled, {_mb(self.packed_bytes)} packed "
             f"({'there already' if self.reused else steps})"
         )
 
@@ -173,12 +180,14 @@ def _make(requirements: Requirements, target: Target, making: Path, say: Progres
     with timed("trim", f"trimming {_mb(trimming.size(tree))}"):
         before, after = trimming.trim(tree)
         versions = {canonicalize_name(one.metadata["Name"]): one.version for one in distributions(path=[str(tree)])}
-    as_layer = after + _unzipped_function(target) <= UNZIPPED_BYTES
-    with timed("pack", f"packing {_mb(after)} as {'a layer' if as_layer else 'an archive'}"):
-        digest = digest_of(files_below(tree))
-        if as_layer:
+    room = UNZIPPED_BYTES - _unzipped_function(target) - after
+    digest = digest_of(files_below(tree))
+    with timed("compile", "compiling them"):
+        compile_below(tree, target, room if room >= 0 else None)
+    with timed("pack", f"packing {_mb(trimming.size(tree))} as {'an archive' if room < 0 else 'a layer'}"):
+        if room >= 0:
             pack(((f"python/{name}", path) for name, path in files_below(tree)), made / "layer.zip")
-        pieces = () if as_layer else tuple(_pieces(tree, made))
+        pieces = () if room >= 0 else tuple(_pieces(tree, made))
     here = dict(requirements.preferred)
     built = Built(
         target=target,
@@ -186,7 +195,8 @@ def _make(requirements: Requirements, target: Target, making: Path, say: Progres
         versions=dict(sorted(versions.items())),
         differing={name: here[name] for name in versions if here.get(name, versions[name]) != versions[name]},
         fetched_bytes=before,
-        unpacked_bytes=after,
+        trimmed_bytes=after,
+        unpacked_bytes=trimming.size(tree),
         packed_bytes=sum(one.stat().st_size for one in made.iterdir()),
         pieces=pieces,
         seconds=timed.seconds,
@@ -250,17 +260,17 @@ def _unzipped_function(target: Target) -> int:
 
 def _pieces(tree: Path, made: Path) -> Iterator[Piece]:
     """One or more for each large distribution, so that a change of one leaves the others' zips as they are."""
-    for files in _cut(tree):
-        place = made / "piece.zip"
+
+    def one(number: int, files: list[tuple[str, Path]]) -> Piece:
+        place = made / f"{number}.part"
         pack(files, place)
-        with place.open("rb") as content:
-            hasher = blake3.blake3()
-            while chunk := content.read(1 << 20):
-                hasher.update(chunk)
-        digest = hasher.hexdigest()
+        digest = blake3.blake3().update_mmap(place).hexdigest()
         size = place.stat().st_size
         place.rename(made / f"{digest}.zip")
-        yield Piece(digest, size, sum(_on_disk(path) for _, path in files))
+        return Piece(digest, size, sum(_on_disk(path) for _, path in files))
+
+    with ThreadPoolExecutor(min(_PACKERS, os.cpu_count() or 1)) as pool:  # zlib works without Python's lock
+        yield from pool.map(one, *zip(*enumerate(_cut(tree)), strict=True))
 
 
 def _cut(tree: Path) -> Iterator[list[tuple[str, Path]]]:
@@ -289,6 +299,7 @@ def _by_distribution(tree: Path) -> Iterator[list[tuple[str, Path]]]:
     left = dict(files_below(tree))
     for folder in sorted(tree.glob("*.dist-info")):
         names = [file.as_posix() for file in PathDistribution(folder).files or ()]
+        names += [cache_from_source(name) for name in names if name.endswith(".py")]
         yield sorted((name, left.pop(name)) for name in names if name in left)
     yield sorted(left.items())
 

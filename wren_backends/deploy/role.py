@@ -81,6 +81,11 @@ class Scope:
         return f"{self._below}jobs/*"
 
     @property
+    def packages(self) -> str:
+        """Keys of an archive of the function's packages (`deploy/publishing.py`)."""
+        return f"{self._below}packages/*"
+
+    @property
     def failures(self) -> list[str]:
         """Keys of Lambda's records of failed asynchronous invocations.
 
@@ -109,15 +114,16 @@ def trust_policy() -> Document:
 def worker_policy(scope: Scope) -> Document:
     """What the function may do.
 
-    It reads blobs and commits outcomes and their data, but neither replaces what calls share nor deletes anything. A
-    listing is what tells an object that is missing from one that is forbidden (`ObjectStore`); Lambda itself wants the
-    right where it puts records of failures, and it puts them with the function's role.
+    It reads its packages and blobs, and commits outcomes and their data, but neither replaces what calls share nor
+    deletes anything. A listing is what tells an object that is missing from one that is forbidden (`ObjectStore`);
+    Lambda itself wants the right where it puts records of failures, and it puts them with the function's role.
 
     Args:
         scope: The function and its place in S3.
     """
     return _document(
         _allow("ReadBlobsAndOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs)),
+        _allow("ReadPackages", ["s3:GetObject"], scope.objects(scope.packages)),
         _allow("WriteOutcomes", ["s3:PutObject", "s3:AbortMultipartUpload"], scope.objects(scope.jobs)),
         _allow("RecordFailures", ["s3:PutObject"], scope.objects(*(["*"] if scope.whole_bucket else scope.failures))),
         _allow("ListAll", ["s3:ListBucket"], [scope.bucket_arn]) if scope.whole_bucket else _listing(scope),

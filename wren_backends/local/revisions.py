@@ -55,9 +55,12 @@ class RevisionMaker:
         else:
             raise invalid("Please provide a source for function code.")
         try:
-            return await asyncio.to_thread(keep, data, self.directory / "packages")
+            package = await asyncio.to_thread(keep, data, self.directory / "packages")
         except BadPackageError as error:
             raise invalid(str(error)) from None
+        if package.unzipped_size > MAX_UNZIPPED_BYTES:
+            raise invalid(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
+        return package
 
     def make(self, name: str, settings: FunctionSettings, package: Package, version: str = LATEST) -> Revision:
         """Make a version.
@@ -68,7 +71,10 @@ class RevisionMaker:
         layers = tuple(self.layers.by_arn(arn) for arn in settings.layers)
         unzipped = package.unzipped_size + sum(layer.package.unzipped_size for layer in layers)
         if unzipped > MAX_UNZIPPED_BYTES:
-            raise invalid(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
+            raise invalid(
+                f"Function code combined with layers exceeds the maximum allowed size of {MAX_UNZIPPED_BYTES} bytes. "
+                f"The actual size is {unzipped} bytes."
+            )
 
         def template() -> TemplateSettings:
             return self._template(name, settings, package, layers, version)
