@@ -7,6 +7,9 @@ import urllib.request
 import pytest
 from botocore.exceptions import ClientError
 
+from wren_backends.local.configuration import host_architecture
+from wren_backends.local.options import ACCOUNT_ID
+
 from .helpers import ROLE, RUNTIME, zipped
 
 HANDLER = "def handler(event, context):\n    return {0!r}\n"
@@ -142,7 +145,9 @@ def test_a_zip_cannot_write_outside_or_through_a_link(tmp_path, function, lambda
         ({"Runtime": "nodejs22.x"}, "InvalidParameterValueException"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "InvalidParameterValueException"),
         ({"Environment": {"Variables": {"BIG": "x" * 4096}}}, "InvalidParameterValueException"),
-        ({"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}}, "InvalidParameterValueException"),
+        ({"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": []}}, "InvalidParameterValueException"),
+        ({"VpcConfig": {"SubnetIds": ["nonsense"], "SecurityGroupIds": ["sg-1"]}}, "ValidationException"),
+        ({"Architectures": ["riscv"]}, "ValidationException"),
         ({"TracingConfig": {"Mode": "Active"}}, "InvalidParameterValueException"),
         ({"Layers": ["arn:aws:lambda:us-east-1:123456789012:layer:none:1"]}, "InvalidParameterValueException"),
         ({"Code": {"ZipFile": b"not a zip"}}, "InvalidParameterValueException"),
@@ -158,6 +163,45 @@ def test_what_cannot_be_honoured_is_refused(lambda_client, settings, code):
     with pytest.raises(ClientError) as caught:
         lambda_client.create_function(FunctionName="refused", **{**arguments, **settings})
     assert caught.value.response["Error"]["Code"] == code
+
+
+def test_network_and_disk_are_kept_and_shown(function, lambda_client, invoke):
+    network = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    name = function(HANDLER.format("x"), VpcConfig=network, EphemeralStorage={"Size": 600})
+    shown = lambda_client.get_function_configuration(FunctionName=name)
+    assert {key: shown["VpcConfig"][key] for key in network} == network
+    assert shown["EphemeralStorage"] == {"Size": 600}
+    assert invoke(name).value == "x"
+    lambda_client.update_function_configuration(FunctionName=name, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []})
+    assert "VpcConfig" not in lambda_client.get_function_configuration(FunctionName=name)
+
+
+def test_a_function_for_another_architecture_is_kept_and_says_why_it_does_not_run(function, lambda_client, invoke):
+    other = "x86_64" if host_architecture() == "arm64" else "arm64"
+    name = function(HANDLER.format("x"), Architectures=[other])
+    assert lambda_client.get_function_configuration(FunctionName=name)["Architectures"] == [other]
+    assert f"a function for {other}" in invoke(name).value["errorMessage"]
+    code = zipped({"app.py": HANDLER.format("y")})
+    lambda_client.update_function_code(FunctionName=name, ZipFile=code, Architectures=[host_architecture()])
+    assert invoke(name).value == "y"
+
+
+def test_a_new_bucket_blocks_public_access_and_is_this_accounts(s3):
+    s3.create_bucket(Bucket="block-bucket")
+    everything = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
+    of_ours = {"Bucket": "block-bucket", "ExpectedBucketOwner": ACCOUNT_ID}
+    assert s3.get_public_access_block(**of_ours)["PublicAccessBlockConfiguration"] == everything
+    s3.delete_public_access_block(**of_ours)
+    with pytest.raises(ClientError, match="NoSuchPublicAccessBlockConfiguration"):
+        s3.get_public_access_block(**of_ours)
+    some = {**everything, "BlockPublicAcls": False}
+    s3.put_public_access_block(PublicAccessBlockConfiguration=some, **of_ours)
+    assert s3.get_public_access_block(**of_ours)["PublicAccessBlockConfiguration"] == some
+    for ask in (s3.head_bucket, s3.get_public_access_block, s3.list_objects_v2):
+        with pytest.raises(ClientError, match=r"403|AccessDenied"):
+            ask(Bucket="block-bucket", ExpectedBucketOwner="999999999999")
 
 
 def test_conflicts_preconditions_tags_and_account(function, lambda_client):

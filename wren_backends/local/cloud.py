@@ -59,7 +59,6 @@ class LocalCloud:
         """Return the environment variables with which any AWS client talks to this cloud."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ENDPOINT_URL_S3": self.s3_endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "AWS_REGION": self.region,

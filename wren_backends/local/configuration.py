@@ -44,7 +44,6 @@ _RESERVED = frozenset(
 )
 # Settings that are fine as long as they say what is the case anyway.
 _FIXED: dict[str, tuple[object, ...]] = {
-    "VpcConfig": ({}, {"SubnetIds": [], "SecurityGroupIds": []}),
     "DeadLetterConfig": ({}, {"TargetArn": ""}),
     "KMSKeyArn": ("",),
     "TracingConfig": ({}, {"Mode": "PassThrough"}),
@@ -78,6 +77,9 @@ class FunctionSettings:
     layers: tuple[str, ...] = ()
     ephemeral_mb: int = 512
     snap_start: str = "None"
+    architecture: str = field(default_factory=host_architecture)
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
         """Return these settings as the API shows them."""
@@ -90,11 +92,18 @@ class FunctionSettings:
             "MemorySize": self.memory_mb,
             "EphemeralStorage": {"Size": self.ephemeral_mb},
             "PackageType": "Zip",
-            "Architectures": [host_architecture()],
+            "Architectures": [self.architecture],
             "TracingConfig": {"Mode": "PassThrough"},
         }
         if self.variables:
             shown["Environment"] = {"Variables": dict(self.variables)}
+        if self.subnets:
+            shown["VpcConfig"] = {
+                "SubnetIds": list(self.subnets),
+                "SecurityGroupIds": list(self.security_groups),
+                "VpcId": "vpc-local",
+                "Ipv6AllowedForDualStack": False,
+            }
         return shown
 
 
@@ -107,8 +116,7 @@ def created(body: Mapping[str, Any]) -> FunctionSettings:
     for name, shown in (("Role", "role"), ("Runtime", "runtime"), ("Handler", "handler")):
         if not body.get(name):
             raise constraint("null", shown, "Member must not be null")
-    check_architectures(body)
-    return updated(FunctionSettings("", "", ""), body)
+    return with_architecture(updated(FunctionSettings("", "", ""), body), body)
 
 
 def updated(settings: FunctionSettings, body: Mapping[str, Any]) -> FunctionSettings:
@@ -133,18 +141,36 @@ def updated(settings: FunctionSettings, body: Mapping[str, Any]) -> FunctionSett
         "SnapStart": ("snap_start", _snap_start),
     }
     changes = {attribute: read(body[name]) for name, (attribute, read) in readers.items() if body.get(name) is not None}
-    return replace(settings, **changes)
+    return replace(settings, **changes, **_network(body.get("VpcConfig")))
 
 
-def check_architectures(body: Mapping[str, Any]) -> None:
-    """Refuse an architecture that this machine does not have.
+def with_architecture(settings: FunctionSettings, body: Mapping[str, Any]) -> FunctionSettings:
+    """Apply what a CreateFunction or UpdateFunctionCode request says of it; one that is not this machine's cannot run.
 
     Raises:
-        ApiError: It does not.
+        ApiError: Lambda has no such architecture.
     """
     wanted = body.get("Architectures")
-    if wanted is not None and wanted != [host_architecture()]:
-        raise unsupported("Architectures", wanted)
+    if wanted is None:
+        return settings
+    if wanted not in (["x86_64"], ["arm64"]):
+        raise constraint(wanted, "architectures", "Member must satisfy enum value set: [x86_64, arm64]")
+    return replace(settings, architecture=wanted[0])
+
+
+def _network(value: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
+    """Subnets and security groups, which are kept and shown; functions have this machine's network all the same."""
+    if value is None:
+        return {}
+    subnets, groups = tuple(value.get("SubnetIds") or ()), tuple(value.get("SecurityGroupIds") or ())
+    for one, prefix in [*((one, "subnet") for one in subnets), *((one, "sg") for one in groups)]:
+        if not re.fullmatch(rf"{prefix}-[0-9a-zA-Z]+", one):
+            raise constraint(
+                one, "vpcConfig", f"Member must satisfy regular expression pattern: ^{prefix}-[0-9a-zA-Z]*$"
+            )
+    if bool(subnets) != bool(groups):
+        raise invalid("SubnetIds and SecurityIds must coexist or be both empty list.")
+    return {"subnets": subnets, "security_groups": groups}
 
 
 def _runtime(value: str) -> str:

@@ -84,9 +84,9 @@ async def _update_configuration(api: LambdaApi, parameters: Json, body: Json) ->
 async def _update_code(api: LambdaApi, parameters: Json, body: Json) -> Answer:
     function = api.find(parameters)[0]
     _check_revision_id(function.latest, body)
-    configuration.check_architectures(body)
+    settings = configuration.with_architecture(function.latest.settings, body)
     package = await api.maker.package(body)
-    revision = api.maker.make(function.name, function.latest.settings, package)
+    revision = api.maker.make(function.name, settings, package)
     if body.get("DryRun"):
         return 200, function.configuration(revision, qualified=False)
     answer = api.replace_latest(function, revision)

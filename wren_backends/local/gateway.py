@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 from .api_errors import ApiError
+from .bucket_settings import BucketSettings, refuse
 from .http11 import BodyTooLargeError, Request
 from .lambda_api import LambdaApi, respond_error
 from .moto import Moto
@@ -38,6 +39,7 @@ class Gateway:
     moto: Moto
     packages: Path
     stats: Callable[[], Awaitable[dict[str, Any]]]
+    buckets: BucketSettings = field(default_factory=BucketSettings)
 
     async def handle(self, request: Request) -> None:
         """Answer one request."""
@@ -55,7 +57,7 @@ class Gateway:
             return
         service = authorization.service
         if service == "s3":
-            await self.s3.forward(request)  # SeaweedFS checks the signature
+            await self._s3(request, authorization)
         elif service == "lambda":
             await self._lambda(request, authorization)
         elif service in ("iam", "sts", "logs"):
@@ -63,6 +65,22 @@ class Gateway:
         else:
             text = f"The local cloud has no service '{service}': it has s3, lambda, iam, sts and logs."
             _refuse(request, SignatureError("UnknownOperationException", text), 404)
+
+    async def _s3(self, request: Request, authorization: Authorization) -> None:
+        if self.buckets.is_foreign(request):
+            request.keep_alive = False  # its body is not read
+            refuse(request, 403, "AccessDenied", "Access Denied")
+        elif not self.buckets.concerns(request):
+            self.buckets.note(request)
+            await self.s3.forward(request)  # SeaweedFS checks the signature
+        else:
+            body = await self.buckets.read_body(request)
+            try:
+                self._verify(request, authorization, body)
+            except SignatureError as error:
+                refuse(request, 403, "SignatureDoesNotMatch", error.text)
+            else:
+                self.buckets.handle(request, body)
 
     async def _lambda(self, request: Request, authorization: Authorization) -> None:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .api_errors import invalid, unsupported
-from .configuration import FunctionSettings
+from .configuration import FunctionSettings, host_architecture
 from .errors import LocalCloudError
 from .forkserver import TemplateSettings
 from .functions import LATEST, Revision, snapshotted
@@ -90,6 +90,11 @@ class RevisionMaker:
         layers: tuple[LayerVersion, ...],
         version: str,
     ) -> TemplateSettings:
+        if settings.architecture != host_architecture():
+            raise LocalCloudError(
+                f"{name!r} is a function for {settings.architecture}, and this machine is {host_architecture()}: the "
+                "local cloud keeps it and shows it, but only AWS can run it"
+            )
         python_version = settings.runtime.removeprefix("python")
         python, runtime = link_runtime(python_version, self.directory / "runtime")
         try:
