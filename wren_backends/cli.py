@@ -1,4 +1,4 @@
-"""The `wren` command: what is configured, the local cloud, a first call, role and function on AWS."""
+"""The `wren` command: what is configured, the local cloud, a first call; other modules bring the other commands."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wren_backends.cli_cleanup import cleanup, delete_lambda, delete_role
+from wren_backends.cli_deploy import create_config, create_role, deploy_lambda
 from wren_backends.cli_jobs import jobs
+from wren_backends.cli_setup import setup
 from wren_backends.config import Config
-from wren_backends.errors import ConfigError, DeploymentError, WrenError
-
-if TYPE_CHECKING:
-    from wren_backends.deploy.role import Scope
+from wren_backends.errors import DeploymentError, WrenError
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -43,13 +43,20 @@ def _fail(text: str) -> NoReturn:
     sys.exit(1)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # of options
+    },
+)
 @click.version_option(version("wren-backends"), prog_name="wren")
 def main() -> None:
     """Run joblib, dask and concurrent.futures code on AWS Lambda."""
 
 
-main.add_command(jobs)
+for command in (jobs, setup, create_config, create_role, deploy_lambda, delete_lambda, delete_role, cleanup):
+    main.add_command(command)
 
 
 @main.command()
@@ -113,122 +120,6 @@ def test_function(as_json: bool) -> None:
             f"divmod(42, 5) = {answer} on {place}, function {found['function']}: "
             f"first call {cold_s * 1000:.0f} ms, warm {warm_s * 1000:.1f} ms"
         )
-
-
-@main.command(name="create_role")
-@click.option("--name", help="Name of the role. Default: the function's, with -worker behind it.")
-@click.option("--adopt", is_flag=True, help="Take over a role of that name that was made otherwise.")
-@click.option(
-    "--whole-bucket",
-    is_flag=True,
-    help="Let the worker write and list all of a bucket of its own; only if deploy_lambda asks for it.",
-)
-@click.option("--print", "only_print", is_flag=True, help="Print all policies as JSON; ask and change nothing on AWS.")
-def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: bool) -> None:
-    """Make the role that the function runs as, or bring it up to date.
-
-    It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
-    who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
-    """
-    from wren_backends.deploy import role
-    from wren_backends.deploy.session import aws_session
-
-    settings = Config.load()
-    if not settings.bucket:
-        raise ConfigError("create_role needs a bucket: set WREN_BUCKET to the one that the function is to use")
-    session = aws_session(settings.region)
-    larger = settings.of_larger_function()
-    scope = role.Scope(
-        settings.function,
-        settings.bucket,
-        settings.prefix,
-        session.region_name,
-        larger=larger.function if larger else "",
-        whole_bucket=whole_bucket,
-    )
-    if only_print:
-        documents = {
-            "trust": role.trust_policy(),
-            "worker": role.worker_policy(scope),
-            "client": role.client_policy(scope),
-        }
-        click.echo(json.dumps(documents, indent=2))
-        return
-    made = role.create_role(
-        session.client("iam"), name or role.default_role_name(scope.function), _in_account(scope, session), adopt=adopt
-    )
-    click.echo(
-        f"{made.arn}: {made.change}. It may use {_place(scope)} and write the logs of function "
-        f"{' and '.join(scope.functions)}."
-    )
-    if made.others:
-        click.echo(f"It has other policies too, which were left alone: {', '.join(made.others)}.")
-    click.echo(f"Next: wren deploy_lambda --role {made.arn}")
-
-
-def _in_account(scope: Scope, session: Any) -> Scope:
-    """The scope, with the account that the credentials belong to."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        caller = session.client("sts").get_caller_identity()
-    except (BotoCoreError, ClientError) as error:
-        raise ConfigError(
-            f"AWS does not say whose the credentials are ({error}): set them with `aws configure`, or check the network"
-        ) from error
-    return dataclasses.replace(scope, account=caller["Account"], partition=caller["Arn"].split(":")[1])
-
-
-def _place(scope: Scope) -> str:
-    return f"s3://{scope.bucket}" + ("" if scope.whole_bucket else f"/{scope.prefix}".rstrip("/"))
-
-
-@main.command(name="deploy_lambda")
-@click.option("--role", help="ARN of the role the function runs as; `wren create_role` makes one.")
-@click.option("--layer", "layers", multiple=True, help="ARN of a layer version with your packages; may be given again.")
-def deploy_lambda(role: str | None, layers: tuple[str, ...]) -> None:
-    """Create the function on AWS, or bring it up to date with this environment.
-
-    Name, bucket, memory and time limit are those of `wren config`. The function runs this environment's Python. With
-    WREN_RETRY_MEMORY_MB a second one with that much memory is made beside it.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from wren_backends.deploy.function import FunctionSpec, deploy
-    from wren_backends.deploy.session import aws_session
-
-    settings = Config.load()
-    if not settings.bucket:
-        raise ConfigError("deploy_lambda needs a bucket: set WREN_BUCKET to one of yours")
-    if not role:
-        raise ConfigError(
-            "deploy_lambda needs the role that the function is to run as: make it with `wren create_role`, which says "
-            "what to pass with --role"
-        )
-    session = aws_session(settings.region)
-    for one in filter(None, (settings, settings.of_larger_function())):
-        spec = FunctionSpec(one.function, role, settings.bucket, one.memory_mb, one.timeout_s, layers)
-        try:
-            made = deploy(session.client("lambda"), spec)
-        except (BotoCoreError, ClientError) as error:
-            hint = _role_hint(str(error))
-            raise DeploymentError(f"function {spec.name!r} was not deployed: {error}{hint}") from error
-        click.echo(f"{made['FunctionArn']}: {made['Runtime']}, {made['MemorySize']} MB, {made['Timeout']} s")
-
-
-def _role_hint(refusal: str) -> str:
-    if "cannot be assumed by Lambda" in refusal:
-        return (
-            ". Make the role with `wren create_role`. If that was just done, Lambda hears of it within a minute: "
-            "try again"
-        )
-    if "does not have permissions to call" in refusal:
-        return (
-            ". Bring the role up to date with `wren create_role` and try again in a minute. If Lambda still refuses, "
-            "it wants the role to have all of the bucket that records of failures go to: give wren a bucket of its own "
-            "(WREN_BUCKET) and make the role with `wren create_role --whole-bucket`"
-        )
-    return ""
 
 
 def _timed(step: Callable[[], Any]) -> tuple[float, Any]:

@@ -19,6 +19,11 @@ _MOST_TIMEOUT_S = 900
 """AWS Lambda quotas: function memory allocation, function timeout."""
 
 _FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")  # AWS Lambda API reference, CreateFunction, FunctionName
+_MOST_EPHEMERAL_MB = 10240
+"""AWS Lambda quotas: /tmp directory storage."""
+
+DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S = 1769, 900
+"""What a new function gets where nothing is set: 1769 MB is one vCPU, and the longest that Lambda lets a call run."""
 
 
 def _setting(
@@ -35,7 +40,7 @@ class Config:
         "auto", "`aws`, `local`, or `auto`: AWS where a bucket is configured, else local.", ("auto", "aws", "local")
     )
     region: str | None = _setting(None, "AWS region; unset: boto3's.")
-    bucket: str | None = _setting(None, "S3 bucket that coordinates; made beforehand, in the same region.")
+    bucket: str | None = _setting(None, "S3 bucket that coordinates, in the same region; `wren setup` makes it.")
     prefix: str = _setting("wren", "Key prefix in the bucket.")
     function: str = _setting("wren", "Name of the Lambda function.")
     mode: str = _setting("direct", "`direct`: outcomes in the response; `s3`: through S3.", ("direct", "s3"))
@@ -58,7 +63,7 @@ class Config:
     )
     retry_memory_mb: int | None = _setting(
         None,
-        "Calls that ran out of memory run once more with this much, on a function that `wren deploy_lambda` makes too.",
+        "Calls that ran out of memory run once more with this much, on a function that `wren setup` makes too.",
         least=_LEAST_MEMORY_MB,
         most=_MOST_MEMORY_MB,
     )
@@ -70,27 +75,59 @@ class Config:
         10.0, "In `direct`, a call that ran longer commits its outcome to S3 before it answers.", least=0
     )
     forward_output: bool = _setting(True, "Show in the client what calls print and warn.")
-    memory_mb: int = _setting(
-        1769,
-        "Memory of a function that is deployed: 1769 MB is one vCPU.",
+    memory_mb: int | None = _setting(
+        None,
+        f"Memory of the function that runs calls. Unset: what function `function` has, {DEFAULT_MEMORY_MB} MB (one "
+        "vCPU) if it is new.",
         least=_LEAST_MEMORY_MB,
         most=_MOST_MEMORY_MB,
     )
-    timeout_s: int = _setting(
-        900, "Time limit of a function that is deployed, in seconds.", least=1, most=_MOST_TIMEOUT_S
+    sizes_mb: tuple[int, ...] = _setting(
+        (),
+        "Memory of further functions that are deployed beside it, for `memory_mb=` to choose from.",
+        least=_LEAST_MEMORY_MB,
+        most=_MOST_MEMORY_MB,
     )
+    timeout_s: int | None = _setting(
+        None,
+        f"Time limit of a function that is deployed, in seconds. Unset: what it has, {DEFAULT_TIMEOUT_S} if it is new.",
+        least=1,
+        most=_MOST_TIMEOUT_S,
+    )
+    architecture: str | None = _setting(
+        None,
+        "`x86_64` or `arm64`, of a function that is deployed. Unset: this machine's.",
+        ("x86_64", "arm64"),
+    )
+    ephemeral_mb: int | None = _setting(
+        None,
+        "Disk at /tmp of a function that is deployed. Unset: what it has, or 512 MB, or what the packages need.",
+        least=512,
+        most=_MOST_EPHEMERAL_MB,
+    )
+    reserved_concurrency: int | None = _setting(
+        None, "Invocations that are kept free for, and allowed to, each function that is deployed.", least=0
+    )
+    subnets: tuple[str, ...] = _setting((), "Subnets of a VPC that deployed functions are put into.")
+    security_groups: tuple[str, ...] = _setting((), "Security groups that they have there.")
+    layers: tuple[str, ...] = _setting(
+        (), "ARNs of layer versions for deployed functions, beside that of the packages."
+    )
+    tags: tuple[str, ...] = _setting((), "Tags for what is made on AWS, each as KEY=VALUE.")
 
     def __post_init__(self) -> None:
         for one in fields(self):
             value, choices = getattr(self, one.name), one.metadata["choices"]
             least, most = one.metadata["least"], one.metadata["most"]
-            if choices and value not in choices:
+            if choices and value not in choices and value != one.default:
                 raise ConfigError(f"{one.name}={value!r}: has to be one of {', '.join(choices)}")
-            if least is not None and value is not None and not value >= least:
-                raise ConfigError(f"{one.name}={value!r}: has to be at least {least}")
-            if most is not None and value is not None and value > most:
-                raise ConfigError(f"{one.name}={value!r}: has to be at most {most}, Lambda's limit")
+            for each in value if isinstance(value, tuple) else (value,):
+                if least is not None and each is not None and not each >= least:
+                    raise ConfigError(f"{one.name}={value!r}: has to be at least {least}")
+                if most is not None and each is not None and each > most:
+                    raise ConfigError(f"{one.name}={value!r}: has to be at most {most}, Lambda's limit")
         self._check_names()
+        self._check_deployed()
 
     def _check_names(self) -> None:
         """They become parts of URLs and keys, and nothing in them may lead elsewhere."""
@@ -107,6 +144,13 @@ class Config:
             except ProtocolError as error:
                 raise ConfigError(f"{name}: {error}. Set WREN_{name.upper()} or the argument {name}=") from None
 
+    def _check_deployed(self) -> None:
+        if bool(self.subnets) != bool(self.security_groups):
+            raise ConfigError("subnets and security_groups: a function in a VPC needs both, one outside neither")
+        for tag in self.tags:
+            if not all(tag.partition("=")):
+                raise ConfigError(f"tags: {tag!r} has to be KEY=VALUE")
+
     @classmethod
     def load(cls, **arguments: Any) -> Config:
         """Collect the settings; arguments that are None count as not given.
@@ -121,19 +165,24 @@ class Config:
         """Where each setting that is not the default comes from, without arguments; raises as `load` does."""
         return {name: where for name, (_, where) in collect({}, get_type_hints(cls)).items()}
 
+    def of_size(self, memory_mb: int) -> Config:
+        """These settings for the function of another size that stands beside the one named `function`."""
+        return replace(self, memory_mb=memory_mb, retry_memory_mb=None)
+
     def of_larger_function(self) -> Config | None:
         """Settings of the function that runs calls again which ran out of memory; None if there is to be none."""
-        memory_mb = self.retry_memory_mb
-        if memory_mb is None:
-            return None
-        return replace(self, function=f"{self.function}-{memory_mb}mb", memory_mb=memory_mb, retry_memory_mb=None)
+        return None if self.retry_memory_mb is None else self.of_size(self.retry_memory_mb)
+
+    def name_of_size(self, memory_mb: int) -> str:
+        """Name of the function of another size that stands beside the one named `function`."""
+        return f"{self.function}-{memory_mb}mb"
 
     @classmethod
     def table(cls) -> str:
         """The settings as a Markdown table."""
         lines = ["| setting | environment | default | what it does |", "|---|---|---|---|"]
         for one in fields(cls):
-            default = "" if one.default is None else f"`{one.default}`"
+            default = "" if one.default in (None, ()) else f"`{one.default}`"
             lines.append(f"| `{one.name}` | `WREN_{one.name.upper()}` | {default} | {one.metadata['text']} |")
         return "\n".join(lines)
 

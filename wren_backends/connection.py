@@ -141,6 +141,12 @@ def used() -> list[Connection]:
         return [one for one in _known.values() if not one.is_gone()]
 
 
+def forget(config: Config) -> None:
+    """Have the next `connect` find out anew: what `config` names has just been deployed."""
+    with _lock:
+        _known.pop(config, None)
+
+
 def is_local(config: Config) -> bool:
     """Whether `config` means the local cloud."""
     return config.cloud == "local" or (config.cloud == "auto" and not config.bucket)
@@ -213,14 +219,14 @@ def _connect_aws(config: Config) -> Connection:
             "no AWS credentials found: run `aws configure`, set AWS_PROFILE, or use the local cloud: WREN_CLOUD=local"
         )
     client = session.client("lambda")
-    described = _describe(client, config.function)
+    described = _describe_sized(client, config)
     _check_bucket(session.client("s3"), config.bucket)
     return Connection(
         is_local=False,
         region=session.region_name,
         bucket=config.bucket,
         prefix=config.prefix,
-        function=config.function,
+        function=described["FunctionName"],
         lambda_url=client.meta.endpoint_url,
         s3_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
         credentials=lambda: credentials,
@@ -249,8 +255,22 @@ def _s3_provider(credentials: Any) -> Callable[[], dict[str, Any]]:
     return provide
 
 
-def _describe(client: Any, function: str) -> dict[str, Any]:
-    """Configuration of the function, checked against this process."""
+def _describe_sized(client: Any, config: Config) -> dict[str, Any]:
+    """Configuration of the function with the memory that is asked for: the base, or one that stands beside it."""
+    base = _describe(client, config.function, "make it with `wren setup`")
+    has_mb, wanted_mb = base.get("MemorySize"), config.memory_mb
+    if wanted_mb is None or has_mb == wanted_mb:
+        return base
+    how = (
+        f"memory_mb={wanted_mb} asks for it, since {config.function!r} has {has_mb} MB. Make it beside that one with "
+        f"`wren deploy_lambda --size {wanted_mb}`, change that one with `wren deploy_lambda --memory {wanted_mb}`, or "
+        "leave memory_mb out"
+    )
+    return _describe(client, config.name_of_size(wanted_mb), how)
+
+
+def _describe(client: Any, function: str, how: str) -> dict[str, Any]:
+    """Configuration of the function, checked against this process; `how` says how it is made."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
@@ -260,9 +280,7 @@ def _describe(client: Any, function: str) -> dict[str, Any]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code == "ResourceNotFoundException":
-            raise DeploymentError(
-                f"there is no Lambda function {function!r}: make it with `wren deploy_lambda`"
-            ) from error
+            raise DeploymentError(f"there is no Lambda function {function!r}: {how}") from error
         if code not in ("AccessDeniedException", "AccessDenied") and _status(error) == 403:
             raise ConfigError(f"AWS refuses the credentials ({error}): set them with `aws configure`") from error
         raise DeploymentError(

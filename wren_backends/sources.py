@@ -14,7 +14,7 @@ import tomllib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PRELOAD_VARIABLE
 from wren_backends.errors import ConfigError
@@ -71,8 +71,13 @@ def _sources(arguments: Mapping[str, Any], known: Iterable[str]) -> Iterator[tup
     _warn_of_unknown_variables(names)
     yield "environment", {name: os.environ[variable] for variable, name in names.items() if os.environ.get(variable)}
     yield from _project_files()
+    yield str(user_file()), _read(user_file())
+
+
+def user_file() -> Path:
+    """Where the settings lie that count for all of the user's projects."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    yield str(home / "wren" / "wren.toml"), _read(home / "wren" / "wren.toml")
+    return home / "wren" / "wren.toml"
 
 
 _warned_of: set[str] = set()
@@ -130,6 +135,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     """Turn what a file or the environment says into the field's type."""
+    if get_origin(kind) is tuple:
+        return _convert_each(value, get_args(kind)[0], where)
     wanted = next((one for one in get_args(kind) if one is not type(None)), kind)
     if wanted is bool and isinstance(value, str):
         lowered = value.lower()
@@ -145,3 +152,12 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     elif isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}={value!r}: has to be of type {wanted.__name__}")
+
+
+def _convert_each(value: Any, kind: Any, where: str) -> tuple[Any, ...]:
+    """Several of them: a list in a file, separated by commas in the environment."""
+    if isinstance(value, str):
+        value = [one.strip() for one in value.split(",") if one.strip()]
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where}={value!r}: has to be a list")
+    return tuple(_convert(one, kind, where) for one in value)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, PRELOAD_VARIABLE, python_version
-from wren_backends.config import Config
+from wren_backends.config import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, Config
 from wren_backends.deploy.bucket import put_lifecycle
 from wren_backends.deploy.function import FunctionSpec, deploy
 from wren_backends.deploy.package import function_zip
@@ -51,7 +51,8 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
         bucket: Bucket for records of failed asynchronous invocations.
     """
     code, links, preload = function_zip(), _links_zip(), _preload()
-    settings = json.dumps([config.memory_mb, config.timeout_s, preload, python_version()]).encode()
+    memory_mb, timeout_s = config.memory_mb or DEFAULT_MEMORY_MB, config.timeout_s or DEFAULT_TIMEOUT_S
+    settings = json.dumps([memory_mb, timeout_s, preload, python_version()]).encode()
     name = f"{config.function[:_STEM_CHARS]}-{hashlib.sha256(code + links + settings).hexdigest()[:12]}"
     client = _client(cloud, "lambda", cloud.lambda_endpoint_url)
     try:
@@ -65,8 +66,8 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
                 name=name,
                 role=_ROLE,
                 bucket=bucket,
-                memory_mb=config.memory_mb,
-                timeout_s=config.timeout_s,
+                memory_mb=memory_mb,
+                timeout_s=timeout_s,
                 layers=(layer["LayerVersionArn"],),
                 variables={PRELOAD_VARIABLE: preload, FUNCTION_KEY_VARIABLE: _secret(cloud, config.function)},
             ),

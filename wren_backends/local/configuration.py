@@ -141,7 +141,9 @@ def updated(settings: FunctionSettings, body: Mapping[str, Any]) -> FunctionSett
         "SnapStart": ("snap_start", _snap_start),
     }
     changes = {attribute: read(body[name]) for name, (attribute, read) in readers.items() if body.get(name) is not None}
-    return replace(settings, **changes, **_network(body.get("VpcConfig")))
+    if body.get("VpcConfig") is not None:
+        changes["subnets"], changes["security_groups"] = _network(body["VpcConfig"])
+    return replace(settings, **changes)
 
 
 def with_architecture(settings: FunctionSettings, body: Mapping[str, Any]) -> FunctionSettings:
@@ -158,10 +160,8 @@ def with_architecture(settings: FunctionSettings, body: Mapping[str, Any]) -> Fu
     return replace(settings, architecture=wanted[0])
 
 
-def _network(value: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
+def _network(value: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Subnets and security groups, which are kept and shown; functions have this machine's network all the same."""
-    if value is None:
-        return {}
     subnets, groups = tuple(value.get("SubnetIds") or ()), tuple(value.get("SecurityGroupIds") or ())
     for one, prefix in [*((one, "subnet") for one in subnets), *((one, "sg") for one in groups)]:
         if not re.fullmatch(rf"{prefix}-[0-9a-zA-Z]+", one):
@@ -170,7 +170,7 @@ def _network(value: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
             )
     if bool(subnets) != bool(groups):
         raise invalid("SubnetIds and SecurityIds must coexist or be both empty list.")
-    return {"subnets": subnets, "security_groups": groups}
+    return subnets, groups
 
 
 def _runtime(value: str) -> str:

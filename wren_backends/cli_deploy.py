@@ -1,0 +1,143 @@
+"""The steps of `wren setup` one by one, under the names that PyWren gave them: settings, role, function."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from wren_backends import cli_aws
+from wren_backends.config import Config
+from wren_backends.errors import ConfigError
+
+
+@click.command(name="create_config")
+@cli_aws.place_options
+@cli_aws.function_options
+@click.option("--prefix", metavar="PREFIX", help="Key prefix in the bucket.")
+@click.option("--force", is_flag=True, help="Replace values that the file has already.")
+@cli_aws.json_option
+def create_config(force: bool, as_json: bool, **options: Any) -> None:
+    """Write settings to your own file, which all of your projects see.
+
+    What the file says otherwise stays; a value that it has already is replaced with --force only.
+    """
+    from wren_backends.deploy.settings_file import SettingsFile
+    from wren_backends.deploy.setup import settings_step
+
+    values = cli_aws.given(options)
+    if not values:
+        raise ConfigError("create_config needs something to write, such as --bucket_name; `wren setup` finds all of it")
+    Config.load(**values)  # says what is wrong with them
+    file = SettingsFile()
+    step = settings_step(values, file.values(), str(file.path))
+    replaced = [
+        name for name in values if name in file.values() and step.changes and " instead of " in step.changes[0].says
+    ]
+    clashing = [name for name in replaced if name in step.changes[0].parameters["values"]]
+    if clashing and not force:
+        raise ConfigError(
+            f"{file.path} has {', '.join(clashing)} already ({step.changes[0].says}): replace with --force"
+        )
+    cli_aws.carry_out_step(step, _file_parts(file), "wren create_config", quiet=True)
+    if as_json:
+        cli_aws.print_json(step.shown())
+        return
+    click.echo(f"{file.path}: {step.changes[0].says if step.changes else 'unchanged'}")
+    for name, beaten_by in cli_aws.beaten(values).items():
+        click.echo(f"Mind that {beaten_by} says otherwise about {name}, and is stronger.", err=True)
+
+
+def _file_parts(file: Any) -> Any:
+    return {"settings": file}
+
+
+@click.command(name="create_role")
+@click.option("--name", help="Name of the role. Default: the function's, with -worker behind it.")
+@click.option("--adopt", is_flag=True, help="Take over a role of that name that was made otherwise.")
+@click.option(
+    "--whole-bucket",
+    is_flag=True,
+    help="Let the worker write and list all of a bucket of its own; only if deploy_lambda asks for it.",
+)
+@click.option("--print", "only_print", is_flag=True, help="Print all policies as JSON; ask and change nothing on AWS.")
+def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: bool) -> None:
+    """Make the role that the function runs as, or bring it up to date.
+
+    It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
+    who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
+    """
+    from wren_backends.deploy import role
+    from wren_backends.deploy.session import aws_session
+    from wren_backends.deploy.setup import Wanted, functions_beside, sizes_beside
+
+    settings = cli_aws.with_bucket(Config.load(), "create_role")
+    session = aws_session(settings.region)
+    settings = replace(settings, region=session.region_name)
+    role_name = name or role.default_role_name(settings.function)
+    sizes = sizes_beside(settings, settings.memory_mb)
+    wanted = Wanted(settings, "*", "aws", role_name, whole_bucket=whole_bucket)
+    if only_print:
+        scope = wanted.scope(sizes)
+        documents = {
+            "trust": role.trust_policy(),
+            "worker": role.worker_policy(scope),
+            "client": role.client_policy(scope),
+        }
+        click.echo(json.dumps(documents, indent=2))
+        return
+    account, partition = cli_aws.account_of(session)
+    beside = {**sizes, **functions_beside(session.client("lambda"), settings)}
+    scope = replace(wanted.scope(beside), account=account, partition=partition)
+    made = role.create_role(session.client("iam"), role_name, scope, adopt=adopt)
+    click.echo(
+        f"{made.arn}: {made.change}. It may use {scope.place} and write the logs of function "
+        f"{' and '.join(scope.functions)}."
+    )
+    if made.others:
+        click.echo(f"It has other policies too, which were left alone: {', '.join(made.others)}.")
+    click.echo(f"Next: wren deploy_lambda --role {made.arn}")
+
+
+@click.command(name="deploy_lambda")
+@click.option("--role", help="ARN of the role that the function runs as. Default: the one it has, or `create_role`'s.")
+@click.option("--adopt", is_flag=True, help="Take over a function of that name that is none of wren's.")
+@cli_aws.place_options
+@cli_aws.function_options
+@cli_aws.dry_run_option
+@cli_aws.json_option
+def deploy_lambda(role: str | None, adopt: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Create the function on AWS, or bring it up to date with this environment.
+
+    What is not given is as `wren config` shows it, and otherwise stays as the function has it. It runs this
+    environment's Python. Functions of other sizes that stand beside it are brought up to date too.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from wren_backends.deploy.plan import Plan
+    from wren_backends.deploy.session import aws_session
+    from wren_backends.deploy.setup import AwsParts, deployment_steps
+
+    settings = cli_aws.with_bucket(Config.load(**cli_aws.given(options)), "deploy_lambda")
+    session = aws_session(settings.region)
+    settings = replace(settings, region=session.region_name)
+    parts = AwsParts(session)
+    try:
+        steps = deployment_steps(parts, settings, role or "", adopt=adopt)
+    except (BotoCoreError, ClientError) as error:
+        raise cli_aws.refused(
+            f"function {settings.function!r} was not deployed", error, "wren deploy_lambda"
+        ) from error
+    if not dry_run:
+        for step in steps:
+            cli_aws.carry_out_step(step, parts, "wren deploy_lambda", quiet=True)
+    if as_json:
+        cli_aws.print_json([step.shown() for step in steps])
+    elif dry_run:
+        cli_aws.show(Plan(tuple(steps)))
+    else:
+        for step in steps:
+            said = "; ".join(change.says for change in step.changes if change.says)
+            click.echo(f"{step.name}: {said or 'unchanged'}")
