@@ -194,6 +194,8 @@ def seal(frame: Frame, key: bytes) -> bytes:
         "s3": dict(frame.s3_requests),
         "outcomes": [_outcome_to_json(outcome, segments) for outcome in frame.outcomes],
     }
+    if frame.packages:
+        header["packages"] = dict(frame.packages)
     encoded = json.dumps(header).encode()
     body = b"".join([_HEADER.pack(len(encoded)), encoded, *segments])
     return _tag(body, key) + body
@@ -264,6 +266,7 @@ def unseal(data: Bytes, key: bytes, job_id: str, first_seq: int | None = None) -
             events_before=_whole(header["events_before"]),
             rss_bytes=_whole(header["rss"]),
             s3_requests={str(verb): _whole(count) for verb, count in header["s3"].items()},
+            packages={str(name): str(version) for name, version in header.get("packages", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
         raise ProtocolError(f"a signed frame is malformed: {error!r}") from None

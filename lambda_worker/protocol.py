@@ -53,6 +53,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
 _PREFIX = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.=@+-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.=@+-]+)*")
 _PREFIX_CHARS = 512
 _MOST_CALLS = 10**12
+_MOST_PACKAGES = 200
 
 
 class ProtocolError(ValueError):
@@ -208,6 +209,8 @@ class Event:
         initializer: Payload of `(initializer, initargs)`, run once per execution environment and job.
         worker_environment: Environment variables to set while the calls run.
         forward_output: Whether printed text and warnings are sent back.
+        echo_output: Whether each line that is printed is marked in the function's log, for a client that shows it live.
+        packages: Versions of the client's packages that the worker is to hold its own against; empty: it need not.
         sent_s: When it was sent, seconds since 1970 by the client's clock.
         python: The client's (major, minor).
         protocol: The client's `PROTOCOL`.
@@ -225,6 +228,8 @@ class Event:
     initializer: Payload | None = None
     worker_environment: Mapping[str, str] = field(default_factory=dict)
     forward_output: bool = True
+    echo_output: bool = False
+    packages: Mapping[str, str] = field(default_factory=dict)
     sent_s: float = 0.0
     python: tuple[int, int] = field(default_factory=python_version)
     protocol: int = PROTOCOL
@@ -236,8 +241,10 @@ class Event:
         return [*found, self.modules] if self.modules else found
 
     def to_json(self) -> dict[str, Any]:
-        """JSON form, ready for `json.dumps`."""
+        """JSON form, ready for `json.dumps`; what is optional is left out where it says nothing."""
+        optional = {"echo_output": self.echo_output, "packages": dict(self.packages)}
         return {
+            **{name: value for name, value in optional.items() if value},
             "protocol": self.protocol,
             "python": list(self.python),
             "job": self.job_id,
@@ -290,13 +297,24 @@ class Event:
             initializer=payload_from_json(initializer) if initializer else None,
             worker_environment=_strings(_get(event, "environment", dict)),
             forward_output=_get(event, "forward_output", bool),
+            echo_output=event.get("echo_output") is True,
+            packages=_packages(event.get("packages", {})),
             sent_s=_seconds(_get(event, "sent_s", (int, float))),
             python=_pair(_get(event, "python", list)),
         )
 
 
 RefusalReason = Literal[
-    "protocol", "python", "event", "missing", "tampered", "initializer", "storage", "denied", "configuration"
+    "protocol",
+    "python",
+    "packages",
+    "event",
+    "missing",
+    "tampered",
+    "initializer",
+    "storage",
+    "denied",
+    "configuration",
 ]
 """Why a worker gives no outcomes. With `storage` S3 was away for too long, which may pass; with `denied` it refused."""
 
@@ -359,6 +377,7 @@ class Frame:
         events_before: Events that this environment had served before; 0 says cold start.
         rss_bytes: Peak resident memory of the worker's process so far.
         s3_requests: Requests to S3 that this event cost the worker before it sealed the frame, by verb.
+        packages: Versions of the worker's packages, of those that the event named and that are there.
     """
 
     job_id: str
@@ -369,6 +388,7 @@ class Frame:
     events_before: int
     rss_bytes: int = 0
     s3_requests: Mapping[str, int] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +493,13 @@ def _strings(raw: Mapping[Any, Any]) -> dict[str, str]:
         if not name or "=" in name or "\0" in name + value or not _is_encodable(name + value):
             raise ProtocolError(f"not an environment variable: {shown(name)}")
     return dict(raw)
+
+
+def _packages(raw: object) -> dict[str, str]:
+    packages = _mapping(raw, "'packages'")
+    if len(packages) > _MOST_PACKAGES or not all(isinstance(one, str) for pair in packages.items() for one in pair):
+        raise ProtocolError(f"'packages' has to name at most {_MOST_PACKAGES} versions")
+    return dict(packages)
 
 
 def _is_encodable(text: str) -> bool:

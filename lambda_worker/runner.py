@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lambda_worker import codec
+from lambda_worker import agreement, codec, loglines
 from lambda_worker.cache import BlobCache
 from lambda_worker.capture import Capture
 from lambda_worker.guard import Guard
@@ -180,6 +180,8 @@ class Runner:
     def _run(self, event: Event, request_id: str, begun: float, remaining_s: float | None) -> Reply:
         store = self._store(event)
         store.requests.clear()
+        _say(loglines.begun_line(event.job_id, request_id, event.attempt, [call.seq for call in event.calls]))
+        self._agree(event)
         key = outcome_key(event.job_id, event.calls[0].seq)
         committed = _committed(store, key) if event.attempt > 1 else None
         if committed is not None and not self._ran_late(event, committed):
@@ -189,7 +191,7 @@ class Runner:
         with self._watchdog.due_in(stop_in_s, lambda: self._end_at_limit(event, progress, request_id, store)):
             try:
                 self._prepare(event, store)
-                self._run_calls(event, progress, store)
+                self._run_calls(event, progress, request_id, store)
             finally:
                 with progress.lock:
                     progress.ended = True
@@ -219,7 +221,7 @@ class Runner:
             return False  # what it is, the client finds out
         return any(outcome.reason == "time_limit" for outcome in frame.outcomes)
 
-    def _run_calls(self, event: Event, progress: _Progress, store: ObjectStore) -> None:
+    def _run_calls(self, event: Event, progress: _Progress, request_id: str, store: ObjectStore) -> None:
         budget = _Budget(FRAME_BUDGET_BYTES)
         stop_list = StopList(event, store, codec.job_key(self._function_key, event.job_id))
         with _environment(event.worker_environment):
@@ -228,9 +230,15 @@ class Runner:
                 if stop_list.names(call.seq):
                     outcome = Outcome(call.seq, "failed", reason="stopped")
                 else:
-                    outcome = self._run_call(event, call, budget, store)
+                    outcome = self._run_call(event, call, budget, request_id, store)
                 with progress.lock:
                     progress.outcomes.append(outcome)
+
+    def _agree(self, event: Event) -> None:
+        """Nothing is unpickled where it is sure to fail, or worse, not to."""
+        found = agreement.hard_differences(event.packages, agreement.versions(event.packages))
+        if found:
+            raise _RefusedError("packages", agreement.worded(found))
 
     def _seal(self, event: Event, outcomes: list[Outcome], request_id: str, store: ObjectStore) -> bytes:
         frame = Frame(
@@ -242,6 +250,7 @@ class Runner:
             events_before=self._events,
             rss_bytes=_peak_rss_bytes(),
             s3_requests=store.requests,
+            packages=agreement.versions(event.packages),
         )
         return codec.seal(frame, codec.job_key(self._function_key, event.job_id))
 
@@ -313,10 +322,14 @@ class Runner:
         event: Event,
         call: WireCall,
         budget: _Budget,
+        request_id: str,
         store: ObjectStore,
     ) -> Outcome:
         limit = min(_CAPTURE_CHARS, _CAPTURE_CHARS_PER_EVENT // len(event.calls)) if event.forward_output else 0
-        capture = Capture(limit)
+        # A call that is alone needs no mark of its own.
+        marked = event.echo_output or len(event.calls) > 1
+        mark = loglines.CallMark(event.job_id, request_id, call.seq, each_line=event.echo_output) if marked else None
+        capture = Capture(limit, mark)
         begun, cpu = time.perf_counter(), time.process_time()
         kind: OutcomeKind = "value"
         payload: Payload = ()
@@ -446,6 +459,13 @@ def _committed(store: ObjectStore, key: str) -> bytes | None:
         return bytes(store.get(key))
     except MissingObjectError:
         return None
+
+
+def _say(line: str) -> None:
+    """Write a line into the function's log; calls may have done anything to the stream."""
+    with contextlib.suppress(Exception):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def _reply(event: Event, sealed: bytes) -> Reply:

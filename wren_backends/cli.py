@@ -18,6 +18,7 @@ from rich.table import Table
 from wren_backends.cli_cleanup import cleanup, delete_lambda, delete_role
 from wren_backends.cli_deploy import create_config, create_role, deploy_lambda
 from wren_backends.cli_jobs import jobs
+from wren_backends.cli_logs import log_url, logs, print_latest_logs
 from wren_backends.cli_setup import setup
 from wren_backends.config import Config
 from wren_backends.errors import DeploymentError, WrenError
@@ -55,7 +56,10 @@ def main() -> None:
     """Run joblib, dask and concurrent.futures code on AWS Lambda."""
 
 
-for command in (jobs, setup, create_config, create_role, deploy_lambda, delete_lambda, delete_role, cleanup):
+for command in (
+    *(setup, create_config, create_role, deploy_lambda, delete_lambda, delete_role, cleanup),
+    *(jobs, logs, print_latest_logs, log_url),
+):
     main.add_command(command)
 
 

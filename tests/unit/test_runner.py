@@ -543,7 +543,10 @@ def test_text_and_warnings_are_captured(world):
 
 def test_text_also_goes_to_the_log(world, capsys):
     world.outcomes(world.event((), function=lambda: print("for the log")))
-    assert capsys.readouterr().out == "for the log\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "invocation.begun job=j-1 request=r-1 attempt=1 calls=0",
+        "for the log",
+    ]
 
 
 def test_text_of_a_call_that_raises_is_captured(world):
@@ -577,7 +580,7 @@ def test_capture_is_bounded(world):
 def test_nothing_is_captured_if_nothing_is_wanted(world, capsys):
     (outcome,) = world.outcomes(world.event((), function=lambda: print("hello"), forward_output=False))
     assert (outcome.stdout, outcome.caught) == ("", ())
-    assert capsys.readouterr().out == "hello\n"
+    assert capsys.readouterr().out.splitlines()[1:] == ["hello"]
 
 
 def test_streams_and_filters_are_put_back(world):

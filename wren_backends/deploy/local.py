@@ -74,6 +74,11 @@ def ensure_local_function(cloud: LocalCloud, config: Config, bucket: str) -> dic
         )
 
 
+def local_name_pattern(function: str) -> str:
+    """Pattern of the names of all local functions that stand for one of AWS's: programs differ in what they preload."""
+    return rf"{re.escape(function[:_STEM_CHARS])}-[0-9a-f]{{12}}"
+
+
 def _client(cloud: LocalCloud, service: str, url: str) -> Any:
     return local_client(
         service,

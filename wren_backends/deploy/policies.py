@@ -155,6 +155,12 @@ def client_policy(scope: Scope) -> Document:
         # A job's record, and the list of its calls that were given up.
         allow("LeaveWord", ["s3:PutObject"], scope.objects(f"{scope.jobs}/job.json", f"{scope.jobs}/stop")),
         _listing(scope),
+        # What calls print: `wren logs`, `echo_output`.
+        allow(
+            "ReadTheLog",
+            ["logs:FilterLogEvents", "logs:DescribeLogStreams"],
+            [f"{arn}:*" for arn in scope.log_group_arns],
+        ),
     )
 
 
