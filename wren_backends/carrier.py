@@ -37,6 +37,7 @@ from wren_backends.errors import (
 from wren_backends.events import Journal
 from wren_backends.gather import gather_some
 from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
+from wren_backends.packages import Packages
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
 
 _EVENT_AGE_S = 3600.0
@@ -119,6 +120,7 @@ class Carrier:
         self._invoker = invoker
         self._watcher = watcher
         self._journal = journal
+        self._packages = Packages(connection)
 
     @property
     def function(self) -> str:
@@ -206,6 +208,8 @@ class Carrier:
             frame = await self._await_commit(event, group, response.request_id)
         else:
             frame = await self._read(Reply.from_json(_json(response.body)), event, group)
+        if event.packages:
+            self._packages.answered(event.packages, frame.packages)
         return Trip(frame, time.perf_counter() - begun)
 
     async def _await_commit(self, event: Event, group: Group, request_id: str) -> Frame:
@@ -272,6 +276,7 @@ class Carrier:
             initializer=initializer.payload if initializer else None,
             worker_environment=dict(first.environment),
             forward_output=self._config.forward_output,
+            packages=self._packages.to_ask(),
             sent_s=round(time.time(), 3),
         )
 

@@ -115,6 +115,11 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
             return ProtocolMismatchError(
                 f"{label}: {detail}. Deploy function {function!r} again from this environment: `wren deploy_lambda`"
             )
+        case "packages":
+            return ProtocolMismatchError(
+                f"{label}: {detail}, and what one of them pickles the other cannot be trusted to unpickle. Deploy "
+                f"function {function!r} again from this environment: `wren deploy_lambda`"
+            )
         case "initializer":
             return BrokenWrenExecutor(f"the executor's initializer failed in the worker:\n{detail}")
         case "configuration":
