@@ -10,10 +10,12 @@ A package counts once the client has imported it. Nothing is imported to learn a
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 _HARD = frozenset({"cloudpickle", "numpy", "pandas"})
 """cloudpickle's pickles name its private functions; numpy's of 2 name `numpy._core`, which 1 does not have; pandas'
@@ -99,3 +101,8 @@ def _pairs(clients: Mapping[str, str], functions: Mapping[str, str]) -> list[tup
 def _numbers(text: str) -> tuple[int, int]:
     found = _NUMBERS.search(text.rpartition("!")[2])
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+
+
+def installed() -> dict[str, Any]:
+    """Python's version here, and those of all distributions that are compared; `wren doctor` calls it on both sides."""
+    return {"python": platform.python_version(), "packages": versions(WATCHED.values())}

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from wren_backends.cli_cleanup import cleanup, delete_lambda, delete_role
 from wren_backends.cli_deploy import create_config, create_role, deploy_lambda
+from wren_backends.cli_doctor import doctor
 from wren_backends.cli_jobs import jobs
 from wren_backends.cli_logs import log_url, logs, print_latest_logs
 from wren_backends.cli_setup import setup
@@ -58,7 +59,7 @@ def main() -> None:
 
 for command in (
     *(setup, create_config, create_role, deploy_lambda, delete_lambda, delete_role, cleanup),
-    *(jobs, logs, print_latest_logs, log_url),
+    *(doctor, jobs, logs, print_latest_logs, log_url),
 ):
     main.add_command(command)
 
