@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -88,3 +90,33 @@ def deploy_function(cloud, name, *, memory_mb=256, layers=(), variables=()):
     all_layers = (*layers, *(layer["Arn"] for layer in local["Layers"]))
     deploy(client, FunctionSpec(name, ROLE, BUCKET, memory_mb, 60, all_layers, dict(variables)))
     return {**cloud.environment(), "WREN_CLOUD": "aws", "WREN_BUCKET": BUCKET, "WREN_FUNCTION": name}
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """Answers as CloudWatch Logs does to whoever may not read."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        body = b'{"__type": "AccessDeniedException", "message": "not for you"}'
+        self.send_response(400)
+        self.send_header("content-type", "application/x-amz-json-1.1")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def refusing():
+    """The URL of a service that refuses everything."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

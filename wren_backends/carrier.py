@@ -276,6 +276,7 @@ class Carrier:
             initializer=initializer.payload if initializer else None,
             worker_environment=dict(first.environment),
             forward_output=self._config.forward_output,
+            echo_output=self._config.echo_output,
             packages=self._packages.to_ask(),
             sent_s=round(time.time(), 3),
         )

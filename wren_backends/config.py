@@ -75,6 +75,10 @@ class Config:
         10.0, "In `direct`, a call that ran longer commits its outcome to S3 before it answers.", least=0
     )
     forward_output: bool = _setting(True, "Show in the client what calls print and warn.")
+    echo_output: bool = _setting(
+        False,
+        "Show each line that calls print while they run, from the function's log, with the call's number before it.",
+    )
     memory_mb: int | None = _setting(
         None,
         f"Memory of the function that runs calls. Unset: what function `function` has, {DEFAULT_MEMORY_MB} MB (one "

@@ -27,6 +27,10 @@ _CA_VARIABLE = "SSL_CERT_FILE"
 _AWS_CONCURRENCY = 1000  # AWS Lambda quotas: default concurrent executions of an account
 
 
+def _no_client(service: str) -> Any:
+    raise DeploymentError(f"there is no {service} where this connection leads")
+
+
 @dataclass(frozen=True)
 class Connection:
     """A function and a bucket, ready to be used.
@@ -49,6 +53,7 @@ class Connection:
         proxy_url: HTTP proxy on the way to Lambda; None: none.
         ca_file: PEM file of the authorities that certificates may come from; None: those of the system.
         is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
+        open_client: Gives boto3's client of another service in the same place, one for each service.
     """
 
     is_local: bool
@@ -68,6 +73,7 @@ class Connection:
     proxy_url: str | None = field(default=None, repr=False)  # it may hold a password
     ca_file: str | None = None
     is_gone: Callable[[], bool] = lambda: False
+    open_client: Callable[[str], Any] = field(default=_no_client, repr=False)
 
 
 _lock = threading.Lock()
@@ -171,6 +177,7 @@ def _connect_local(config: Config) -> Connection:
     from botocore.credentials import Credentials
 
     from wren_backends.deploy.local import ensure_local_function, prepare
+    from wren_backends.deploy.session import local_client
     from wren_backends.local.cloud import find_shared, is_gone, start_private
     from wren_backends.local.errors import LocalCloudError
     from wren_backends.local.options import BUCKET
@@ -204,6 +211,15 @@ def _connect_local(config: Config) -> Connection:
         max_workers=default_max_workers(config),
         stats=cloud.stats,
         is_gone=lambda: is_gone(cloud),
+        open_client=_once(
+            lambda service: local_client(
+                service,
+                region_name=cloud.region,
+                endpoint_url=cloud.endpoint_url,
+                aws_access_key_id=cloud.access_key_id,
+                aws_secret_access_key=cloud.secret_access_key,
+            )
+        ),
     )
 
 
@@ -237,7 +253,28 @@ def _connect_aws(config: Config) -> Connection:
         max_workers=default_max_workers(config),
         proxy_url=proxy_url(client.meta.endpoint_url),
         ca_file=ca_file(session),
+        open_client=_once(lambda service: session.client(service, config=_patience())),
     )
+
+
+def _patience() -> Any:
+    """Whoever asks does so again and again, and may have to end meanwhile."""
+    from botocore.config import Config as ClientConfig
+
+    return ClientConfig(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
+
+
+def _once(make: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Each client is made once, by one thread at a time: boto3's sessions are not safe for threads, its clients are."""
+    lock, made = threading.Lock(), dict[str, Any]()
+
+    def find(service: str) -> Any:
+        with lock:
+            if service not in made:
+                made[service] = make(service)
+            return made[service]
+
+    return find
 
 
 def _s3_provider(credentials: Any) -> Callable[[], dict[str, Any]]:

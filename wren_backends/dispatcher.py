@@ -33,6 +33,7 @@ from typing import Any
 from wren_backends.calls import Call, Numbers
 from wren_backends.config import Config
 from wren_backends.connection import Connection, open_store
+from wren_backends.echo import Echo
 from wren_backends.engine import Engine
 from wren_backends.errors import BrokenWrenExecutor
 from wren_backends.events import Journal, logger
@@ -68,7 +69,9 @@ class Dispatcher:
         self.job_id = job_id
         self.journal = journal
         self.numbers = Numbers()
-        self._resolver = Resolver()
+        functions = (connection, *([larger] if larger else []))
+        self._echo = Echo(functions, job_id, lambda: self._engine.is_idle) if config.echo_output else None
+        self._resolver = Resolver(self._echo)
         self._pid = os.getpid()
         self._changed = asyncio.Event()
         self._engine = Engine(
@@ -102,6 +105,8 @@ class Dispatcher:
             threading.Thread(target=self._run_loop, name=f"wren-dispatcher-{job_id}"),
             threading.Thread(target=self._resolver.run, name=f"wren-resolver-{job_id}"),
         ]
+        if self._echo is not None:
+            self._threads.append(threading.Thread(target=self._echo.run, name=f"wren-echo-{job_id}"))
         for thread in self._threads:
             thread.start()
         with _live_lock:
@@ -229,6 +234,8 @@ class Dispatcher:
             self._give_up(BrokenWrenExecutor(f"the dispatcher of job {self.job_id} crashed: {error!r}"))
         finally:
             self._resolver.stop()
+            if self._echo is not None:
+                self._echo.stop()
             self.journal.close()
             with _live_lock:
                 _live.discard(self)

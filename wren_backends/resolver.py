@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from lambda_worker import codec
 from lambda_worker.protocol import Bytes, Frame, Outcome
-from wren_backends import faults
+from wren_backends import faults, terminal
+from wren_backends.echo import Echo
 from wren_backends.errors import SerializationError
 from wren_backends.events import logger
 
@@ -33,14 +34,19 @@ class Awaited(Protocol):
 
 
 class Resolver:
-    """A queue of outcomes and the loop that empties it, for a thread of its own."""
+    """A queue of outcomes and the loop that empties it, for a thread of its own.
 
-    def __init__(self) -> None:
+    Args:
+        echo: Shows what calls print while they run; None: it is shown when they end.
+    """
+
+    def __init__(self, echo: Echo | None = None) -> None:
+        self._echo = echo
         self._queue: SimpleQueue[tuple[Awaited | None, Callable[[], None]] | None] = SimpleQueue()
 
     def resolve(self, call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
         """Queue an outcome whose payload has been fetched."""
-        self._queue.put((call, lambda: _resolve(call, outcome, parts, frame)))
+        self._queue.put((call, lambda: _resolve(call, outcome, parts, frame, self._echo)))
 
     def fail(self, call: Awaited, error: BaseException) -> None:
         """Queue an error of our own."""
@@ -88,8 +94,12 @@ def _last_resort(call: Awaited | None, error: BaseException) -> None:
         )
 
 
-def _resolve(call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
-    _show(outcome)
+def _resolve(call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame, echo: Echo | None) -> None:
+    if echo is None:
+        _print(outcome)
+    else:
+        echo.end(outcome, frame)
+    _warn(outcome)
     where = f"{call.label} of job {frame.job_id}, AWS request {frame.request_id}, log stream {frame.log_stream}"
     if outcome.kind == "failed":
         call.future.set_exception(faults.failure(outcome, where))
@@ -130,27 +140,23 @@ def _remote_traceback(text: str) -> BaseException:
     return made
 
 
-def _show(outcome: Outcome) -> None:
-    """Print and warn here what the call printed and warned there; failing to is no reason to lose its outcome."""
+def _print(outcome: Outcome) -> None:
+    """Print here what the call printed there; failing to is no reason to lose its outcome."""
     for text, stream in ((outcome.stdout, sys.stdout), (outcome.stderr, sys.stderr)):
         if text and stream is not None:
             try:
-                _write(stream, text)
+                terminal.write(stream, text)
             except Exception as error:  # noqa: BLE001  the stream may be closed, or anything that has `write`
                 logger.warning("output.lost characters=%d error=%r", len(text), error)
+
+
+def _warn(outcome: Outcome) -> None:
+    """Warn here as the call warned there."""
     for module, name, text, filename, line in outcome.caught:
         try:
             warnings.warn_explicit(_warning(_category(module, name), text), None, filename, line)
         except Exception as warning:  # noqa: BLE001  a filter says "error", but there is no frame of the user's for it
             logger.warning("warning.suppressed category=%s text=%s", type(warning).__name__, warning)
-
-
-def _write(stream: Any, text: str) -> None:
-    try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
-    stream.flush()
 
 
 def _warning(category: type[Warning], text: str) -> Warning:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from as_on_aws import refusing
 from signals import wait_for
 
 from wren_backends import EnvironmentLostError, WrenExecutor
@@ -165,3 +166,12 @@ def test_the_address_of_the_log(wren_on_aws, region, url):
     assert wren_on_aws("log_url", WREN_REGION=region).stdout == f"{url}{group}\n"
     stream = wren_on_aws("log-url", "--stream", "2026/01/31/[$LATEST]0a", WREN_REGION=region).stdout
     assert stream == f"{url}{group}/log-events/2026$252F01$252F31$252F$255B$2524LATEST$255D0a\n"
+
+
+def test_who_may_not_read_learns_which_right_it_takes(wren_on_aws):
+    with refusing() as url:
+        for command, right in (("logs", "logs:FilterLogEvents"), ("print_latest_logs", "logs:DescribeLogStreams")):
+            done = wren_on_aws(command, AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=url)
+            assert done.returncode == 1
+            assert right in done.stderr
+            assert "Traceback" not in done.stderr
