@@ -177,6 +177,12 @@ class Config:
         """Settings of the function that runs calls again which ran out of memory; None if there is to be none."""
         return None if self.retry_memory_mb is None else self.of_size(self.retry_memory_mb)
 
+    def each_function(self) -> list[Config]:
+        """Settings of the function named `function` and of those of other sizes, each under its own name."""
+        sizes = {*self.sizes_mb, *([self.retry_memory_mb] if self.retry_memory_mb else [])} - {self.memory_mb}
+        base = replace(self, sizes_mb=(), retry_memory_mb=None)
+        return [base, *(replace(base, function=self.name_of_size(one), memory_mb=one) for one in sorted(sizes))]
+
     def name_of_size(self, memory_mb: int) -> str:
         """Name of the function of another size that stands beside the one named `function`."""
         return f"{self.function}-{memory_mb}mb"

@@ -19,7 +19,7 @@ from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
 from wren_backends.deploy.function import EVENT_AGE_S
 from wren_backends.deploy.package import HANDLER, function_zip
-from wren_backends.deploy.role import _POLICY_NAME as OWN_POLICY
+from wren_backends.deploy.role import POLICY_NAME as OWN_POLICY
 from wren_backends.deploy.role import Scope, trust_policy, worker_policy
 from wren_backends.deploy.session import aws_session
 from wren_backends.errors import DeploymentError, WrenError
@@ -107,7 +107,7 @@ def examine_account(account: Account) -> Iterator[Finding]:
         ("bucket public access", _public_access),
         ("concurrency", _account_concurrency),
     ]
-    for one in filter(None, (account.config, account.config.of_larger_function())):
+    for one in account.config.each_function():
         steps.append((f"function {one.function}", _of(_function, one)))
     for what, step in steps:
         for finding in _guarded(account, what, step):
@@ -288,7 +288,11 @@ def _itself(account: Account, config: Config, what: str, found: Mapping[str, Any
         what, "pass", f"{found['Runtime']}, {found['MemorySize']} MB, {found['Timeout']} s, {found.get('State')}"
     )
     limits = {"MemorySize": config.memory_mb, "Timeout": config.timeout_s}
-    other = [f"{name} {found[name]} (configured: {value})" for name, value in limits.items() if found[name] != value]
+    other = [
+        f"{name} {found[name]} (configured: {value})"
+        for name, value in limits.items()
+        if value and found[name] != value
+    ]
     if other:
         yield Finding(what, "warn", ", ".join(other), "wren deploy_lambda")
     yield _code_of(what, found)
@@ -453,7 +457,7 @@ def _create(name: str) -> str:
 
 
 def _scope(account: Account) -> Scope:
-    config, larger = account.config, account.config.of_larger_function()
+    config = account.config
     return Scope(
         config.function,
         config.bucket or "",
@@ -461,5 +465,5 @@ def _scope(account: Account) -> Scope:
         account.region,
         account=account.account_id,
         partition=account.partition,
-        larger=larger.function if larger else "",
+        beside=tuple(one.function for one in config.each_function()[1:]),
     )

@@ -119,7 +119,7 @@ def open_logs(config: Config) -> Logs:
     from wren_backends.deploy.session import aws_session
 
     if not is_local(config):
-        names = [one.function for one in (config, config.of_larger_function()) if one]
+        names = [one.function for one in config.each_function()]
         return Logs(aws_session(config.region).client("logs"), tuple(log_group(name) for name in names))
     client = _local_client()
     pattern = re.compile(log_group(local_name_pattern(config.function)))
