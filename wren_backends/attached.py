@@ -75,6 +75,7 @@ class AttachedJob:
         self.journal = Journal((on_event,) if on_event else (), parent=PROCESS)
         self._forward_output = forward_output
         self._calls: dict[int, _Call] = {}
+        self._ended: Exception | None = None
         self._lock = threading.Lock()
         self._resolver = Resolver()
         self._opened: Future[None] = Future()
@@ -117,6 +118,20 @@ class AttachedJob:
         """
         with self._lock:
             return {seq: self._calls[seq].future for seq in sorted(self._calls)}
+
+    def future(self, seq: int) -> Future[Any]:
+        """The Future of call number `seq`, even if nothing in the bucket tells of that call yet."""
+        with self._lock:
+            known = self._calls.get(seq)
+            if known is None:
+                known = _Call(seq, Future())
+                known.future.set_running_or_notify_cancel()
+                self._calls[seq] = known
+                if self._ended is not None:
+                    known.future.set_exception(self._ended)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and `_end` has seen to the call
+            self._loop.call_soon_threadsafe(self._follower.expect, seq)
+        return known.future
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every call that is known has ended; returns whether that is so after `timeout` seconds."""
@@ -208,7 +223,7 @@ class AttachedJob:
         if not self._opened.done():
             self._opened.set_exception(error)
         with self._lock:
-            left = list(self._calls.values())
+            left, self._ended = list(self._calls.values()), error
         for call in left:
             self._resolver.fail_waiting(call, error)
         self._resolver.then(self._caught_up.set)
@@ -217,10 +232,10 @@ class AttachedJob:
 
     def _add(self, seqs: list[int]) -> None:
         self.journal.add("call.submitted", len(seqs))
-        calls = {seq: _Call(seq, Future()) for seq in seqs}
-        for call in calls.values():
-            call.future.set_running_or_notify_cancel()  # nobody can cancel it from here
         with self._lock:
+            calls = {seq: _Call(seq, Future()) for seq in seqs if seq not in self._calls}
+            for call in calls.values():
+                call.future.set_running_or_notify_cancel()  # nobody can cancel it from here
             self._calls.update(calls)
 
     def _resolve(self, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:

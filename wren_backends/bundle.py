@@ -16,7 +16,7 @@ import sysconfig
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -48,6 +48,13 @@ class UserModules:
         self._ref: BlobRef | None = None
         self._stamp: tuple[object, ...] = ()
         self._looked_at = -math.inf
+        self._left_out: tuple[str, ...] = ()
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Pack no module whose place has one of `names` in it; replaces what was left out before."""
+        with self._lock:
+            if tuple(names) != self._left_out:
+                self._left_out, self._counted, self._ref = tuple(names), -1, None
 
     def refresh(self) -> None:
         """Look at the files again at the next need: they may have been edited."""
@@ -86,7 +93,7 @@ class UserModules:
         self._modules = {
             name: module
             for name, module in sorted(sys.modules.copy().items())
-            if "." not in name and name not in _NEVER and _is_users(module)
+            if "." not in name and name not in _NEVER and _is_users(module, self._left_out)
         }
         # A name in a pickle is SHORT_BINUNICODE, a length, the text (perhaps `.more` of it) and MEMOIZE.
         names = b"|".join(re.escape(name.encode()) for name in self._modules)
@@ -95,11 +102,13 @@ class UserModules:
         self._counted = counted
 
 
-def _is_users(module: ModuleType) -> bool:
+def _is_users(module: ModuleType, left_out: tuple[str, ...]) -> bool:
     try:
         places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or [])]
         found = [str(place) for place in places if place]
     except Exception:  # noqa: BLE001  sys.modules may hold any object, with attributes that raise
+        return False
+    if any(one in place for one in left_out for place in found):
         return False
     return bool(found) and not any(_is_installed(place) for place in found)
 

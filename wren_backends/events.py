@@ -114,14 +114,14 @@ PROCESS = Journal()
 """Hears of every executor of this process."""
 
 
-def set_log_level_from_environment() -> None:
+def set_log_level_from_environment(variable: str = "WREN_LOGLEVEL") -> None:
     """Honour `WREN_LOGLEVEL` (PyWren's habit) for this library's logger only; warn if it names no level."""
-    wanted = os.environ.get("WREN_LOGLEVEL", "").upper()
+    wanted = os.environ.get(variable, "").upper()
     if not wanted or any(h.name == "wren" for h in logger.handlers):
         return
     if wanted not in logging.getLevelNamesMapping():
         levels = ", ".join(logging.getLevelNamesMapping())
-        warnings.warn(f"WREN_LOGLEVEL={wanted} is ignored: it has to be one of {levels}", UserWarning, stacklevel=2)
+        warnings.warn(f"{variable}={wanted} is ignored: it has to be one of {levels}", UserWarning, stacklevel=2)
         return
     handler = logging.StreamHandler()
     handler.name = "wren"

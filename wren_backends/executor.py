@@ -189,6 +189,7 @@ class WrenExecutor(Executor):
         shared_from_bytes: int = 0,
         environment: tuple[tuple[str, str], ...] = (),
         repeatable: bool = True,
+        on_call: Callable[[Call], object] | None = None,
     ) -> Future[T]:
         """As `submit`, with what the adapters need beyond it.
 
@@ -204,6 +205,7 @@ class WrenExecutor(Executor):
             shared_from_bytes: See `WireCall`.
             environment: Environment variables to set while the call runs.
             repeatable: Whether the call may be run again; that of the function counts too.
+            on_call: Is given the call before it is queued; not called if something cannot be pickled.
         """
         self._dispatcher.check_open()
         future = InterruptibleFuture(self._dispatcher.abandon) if future is None else future
@@ -216,21 +218,22 @@ class WrenExecutor(Executor):
             if future.set_running_or_notify_cancel():
                 future.set_exception(_as_serialization_error(error))
             return future
-        self._dispatcher.submit(
-            Call(
-                seq=self._dispatcher.numbers.next(),
-                future=future,
-                function=function,
-                name=name or function.name,
-                kind=kind or function.name,
-                arguments=arguments,
-                modules=modules or function.modules,
-                retries_left=self.config.retries if repeatable and function.repeatable else 0,
-                shared_from_bytes=shared_from_bytes,
-                environment=environment,
-                repeatable=repeatable and function.repeatable,
-            )
+        call = Call(
+            seq=self._dispatcher.numbers.next(),
+            future=future,
+            function=function,
+            name=name or function.name,
+            kind=kind or function.name,
+            arguments=arguments,
+            modules=modules or function.modules,
+            retries_left=self.config.retries if repeatable and function.repeatable else 0,
+            shared_from_bytes=shared_from_bytes,
+            environment=environment,
+            repeatable=repeatable and function.repeatable,
         )
+        if on_call is not None:
+            on_call(call)
+        self._dispatcher.submit(call)
         return future
 
     def names_modules(self, *pickles: Bytes) -> bool:
@@ -267,6 +270,10 @@ class WrenExecutor(Executor):
     def refresh_modules(self) -> None:
         """See edits of the user's modules from the next call on."""
         self._modules.refresh()
+
+    def leave_out_modules(self, names: Collection[str]) -> None:
+        """Keep modules whose file or folder has one of these texts in its path from travelling, from now on."""
+        self._modules.leave_out(names)
 
     def map(
         self,
@@ -365,6 +372,13 @@ class InterruptibleFuture(Future[T]):
         except KeyboardInterrupt:
             self._abandon()
             raise
+
+    def __reduce__(self) -> Any:
+        """Say what to do instead, where the standard Future complains about a lock of its own."""
+        raise SerializationError(
+            "the Future of a call cannot leave the process that made it: pass on its result(), or, from a job of mode "
+            "`s3`, the job's id for WrenExecutor.attach; the futures of wren_backends.pywren can be pickled"
+        )
 
 
 def _is_repeatable(fn: Callable[..., Any]) -> bool:

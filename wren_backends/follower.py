@@ -120,6 +120,10 @@ class Follower:
             function, since = self.record.function, self.record.made
             self._failures = FailureRecords(self._root, self._job_id, function, since)
 
+    def expect(self, seq: int) -> None:
+        """Count a call as known before anything in the bucket tells of it."""
+        self._know([seq])
+
     async def look(self) -> bool:
         """Look once for what is new; returns whether there was anything. Raises ObjectStoreError."""
         now = asyncio.get_running_loop().time()

@@ -19,6 +19,7 @@ from wren_backends import faults, terminal
 from wren_backends.echo import Echo
 from wren_backends.errors import SerializationError
 from wren_backends.events import logger
+from wren_backends.origin import leave_origin
 
 
 class Awaited(Protocol):
@@ -100,6 +101,7 @@ def _resolve(call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame, 
     else:
         echo.end(outcome, frame)
     _warn(outcome)
+    leave_origin(call.future, outcome, frame)
     where = f"{call.label} of job {frame.job_id}, AWS request {frame.request_id}, log stream {frame.log_stream}"
     if outcome.kind == "failed":
         call.future.set_exception(faults.failure(outcome, where))
