@@ -1,0 +1,107 @@
+"""PyWren's futures are read by other processes, whatever became of the one that made them."""
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from signals import wait_for
+
+import wren_backends.pywren as pywren
+from wren_backends import ConfigError, SerializationError, UnknownJobError
+from wren_backends.pywren import following
+
+SOON_S = 30.0
+
+
+def test_another_process_waits_for_calls_and_reads_what_has_ended(pywren_executor, gate, tmp_path, run_script):
+    ended, failed = pywren_executor.map(lambda n: 1 / n, [2, 0])
+    pywren.wait([ended, failed])
+    held = pywren_executor.map(gate.hold, [5, 6])
+    gate.wait_entered(2)
+    (tmp_path / "futures").write_bytes(pickle.dumps([ended, failed, *held]))
+    done = run_script(
+        f"""
+        import pickle, sys
+        import wren_backends.pywren as pywren
+
+        ended, failed, *held = pickle.load(open("futures", "rb"))
+        assert ended.result() == 0.5
+        assert ended.run_status["exec_time"] >= 0 and ended.invoke_status["host_submit_time"] > 0
+        assert type(failed.exception()) is ZeroDivisionError and "lambda" in str(failed.exception().__cause__)
+        assert [future.done() for future in held] == [False, False]
+        assert not held[0].cancel() and not held[0].cancelled()
+        open({gate.opened!r}, "w").write("1")
+        again = pickle.loads(pickle.dumps(held[0]))
+        assert pywren.get_all_results(held) == [5, 6]
+        assert again.result() == 5
+        assert held[0].run_status["start_time"] <= held[0].run_status["end_time"]
+        print("read")
+        """
+    )
+    assert (done.stdout, done.returncode) == ("read\n", 0), done.stderr
+    assert pywren.get_all_results(held) == [5, 6]
+
+
+def test_the_client_may_be_gone(cloud, tmp_path, gate):
+    source = f"""
+        import os, pickle, sys
+        sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
+        import wren_backends.pywren as pywren
+        from signals import Gate
+
+        if __name__ == "__main__":
+            gate = Gate({str(tmp_path)!r})
+            executor = pywren.default_executor(max_workers=2, forward_output=False)
+            futures = executor.map(gate.hold, [1, 2])
+            gate.wait_entered(2)
+            open("futures", "wb").write(pickle.dumps(futures))
+            os._exit(0)
+    """
+    (tmp_path / "client.py").write_text(textwrap.dedent(source))
+    subprocess.run([sys.executable, "client.py"], cwd=tmp_path, check=True, timeout=60)
+    futures = pickle.loads((tmp_path / "futures").read_bytes())
+    assert pywren.wait(futures, pywren.ALWAYS) == ([], futures)
+    gate.open()
+    assert [future.result(timeout=SOON_S) for future in futures] == [1, 2]
+    wait_for(lambda: not following._followed)  # nobody waits for the job any more, so nobody looks
+
+
+def test_in_the_process_that_made_it_a_future_is_the_same_call(pywren_executor, gate):
+    future = pywren_executor.call_async(gate.hold, 1)
+    again = pickle.loads(pickle.dumps(future))
+    gate.wait_entered()
+    assert again.cancel()
+    assert future.cancelled()
+
+
+def test_a_call_of_mode_direct_can_be_pickled_when_it_has_ended(cloud, gate):
+    with pywren.default_executor(max_workers=1, mode="direct") as executor:
+        future = executor.call_async(gate.hold, 1)
+        with pytest.raises(SerializationError, match="mode `s3`"):
+            pickle.dumps(future)
+        gate.open()
+        future.result()
+        assert pickle.loads(pickle.dumps(future)).result() == 1
+
+
+def test_a_job_that_is_not_there_is_told_of(pywren_executor, monkeypatch, gate):
+    monkeypatch.setattr(following, "_RECORD_LIMIT_S", 0.0)
+    future = pywren_executor.call_async(gate.hold, 1)
+    state = future.__getstate__()
+    gate.open()
+    lost = pywren.ResponseFuture.__new__(pywren.ResponseFuture)
+    place = type(state["place"])(state["place"].config, "j-unknown", state["place"].log_group)
+    lost.__setstate__({**state, "place": place, "callset_id": "of-another-cloud"})
+    with pytest.raises(UnknownJobError, match="j-unknown"):
+        lost.result()
+
+
+def test_inside_a_call_a_future_that_has_not_ended_says_what_to_do(pywren_executor, gate):
+    future = pywren_executor.call_async(gate.hold, 1)
+    reader = pywren_executor.call_async(lambda one: one.result(), future)
+    gate.wait_entered()
+    with pytest.raises(ConfigError, match="reduce"):
+        reader.result(timeout=SOON_S)
