@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from lambda_worker.parcels import Apart
 from lambda_worker.protocol import Bytes
 
 
@@ -70,3 +71,32 @@ def _limited(inner_threads: int | None) -> contextlib.AbstractContextManager[Any
 def run_dask_task(task: Callable[[dict[Any, Any]], Any], inputs: dict[Any, Any]) -> Any:
     """Run one node of a dask graph on the values of the keys that it depends on."""
     return task(inputs)
+
+
+def run_step(tasks: tuple[Any, ...], values: dict[Any, Any], outputs: tuple[tuple[Any, int], ...]) -> Apart:
+    """Run nodes of a dask graph one after the other; the values wanted elsewhere leave as parcels.
+
+    Args:
+        tasks: The nodes, each called with a mapping that has the values of its `dependencies`, in an order that works.
+        values: Values of the keys that they depend on and that are made elsewhere.
+        outputs: Keys whose values are wanted, and how many bytes of each may travel with the outcome.
+
+    Returns:
+        The values in the order of `outputs`; the note is a list of how long each task took, in seconds.
+    """
+    wanted = {key for key, _ in outputs}
+    last_use = {key: number for number, task in enumerate(tasks) for key in task.dependencies}
+    seconds = []
+    for number, task in enumerate(tasks):
+        begun = time.perf_counter()
+        try:
+            values[task.key] = task(values)
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # exceptions may be frozen
+                error.add_note(f"raised by the task of dask key {task.key!r}")
+            raise
+        seconds.append(time.perf_counter() - begun)
+        for key in task.dependencies:
+            if last_use[key] == number and key not in wanted:
+                del values[key]
+    return Apart([(values[key], limit) for key, limit in outputs], seconds)

@@ -1,10 +1,10 @@
-"""Blobs that this execution environment fetched, kept for its next calls in memory that calls may write to unharmed."""
+"""Blobs that this environment fetched or made, kept for its next calls in memory that calls may write to unharmed."""
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from lambda_worker.protocol import BlobRef, Bytes
@@ -19,13 +19,14 @@ _MOST_MAPPED = 64
 class _Held:
     """One blob's content: a memory file where that is worth it and the system has them (Linux), else plain bytes."""
 
-    def __init__(self, data: memoryview, *, may_map: bool) -> None:
+    def __init__(self, data: memoryview, *, may_map: bool, borrowed: bool) -> None:
         self._file = -1
-        self.shared: Bytes = data
         if may_map and len(data) >= _MAPPED_BYTES and hasattr(os, "memfd_create"):
             self._file = os.memfd_create("wren-blob")
             _write(self._file, data)
-            self.shared = memoryview(mmap.mmap(self._file, len(data), mmap.MAP_SHARED, mmap.PROT_READ))
+            self.shared: Bytes = memoryview(mmap.mmap(self._file, len(data), mmap.MAP_SHARED, mmap.PROT_READ))
+        else:
+            self.shared = bytes(data) if borrowed else data
 
     @property
     def mapped(self) -> bool:
@@ -48,12 +49,24 @@ class BlobCache:
 
     Args:
         limit_bytes: What it holds at most; larger blobs are not kept.
+
+    Attributes:
+        reused: How many `blobs`, and how many `bytes` of them, were wanted and held.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._size = 0
         self._held: OrderedDict[BlobRef, _Held] = OrderedDict()
+        self.reused: Counter[str] = Counter()
+
+    def __contains__(self, ref: BlobRef) -> bool:
+        return ref in self._held
+
+    def put(self, ref: BlobRef, data: Bytes) -> None:
+        """Hold a copy of what a call has made: the next call here may well be the one that needs it."""
+        if ref.size <= self._limit and ref not in self._held:
+            self._hold(ref, memoryview(data), borrowed=True)
 
     def get(self, ref: BlobRef, fetch: Callable[[BlobRef], memoryview], *, writable: bool) -> Bytes:
         """Content of `ref`.
@@ -65,15 +78,21 @@ class BlobCache:
         """
         held = self._held.get(ref)
         if held is None:
-            held = _Held(fetch(ref), may_map=sum(one.mapped for one in self._held.values()) < _MOST_MAPPED)
-            if ref.size <= self._limit:
-                self._held[ref] = held
-                self._size += ref.size
-                while self._size > self._limit:
-                    self._size -= self._held.popitem(last=False)[0].size
+            held = self._hold(ref, fetch(ref))
         else:
             self._held.move_to_end(ref)
+            self.reused.update(blobs=1, bytes=ref.size)
         return held.private() if writable else held.shared
+
+    def _hold(self, ref: BlobRef, data: memoryview, *, borrowed: bool = False) -> _Held:
+        may_map = sum(one.mapped for one in self._held.values()) < _MOST_MAPPED
+        held = _Held(data, may_map=may_map, borrowed=borrowed)
+        if ref.size <= self._limit:
+            self._held[ref] = held
+            self._size += ref.size
+            while self._size > self._limit:
+                self._size -= self._held.popitem(last=False)[0].size
+        return held
 
 
 def _write(file: int, data: memoryview) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 from blake3 import blake3
 
+from lambda_worker.parcels import Place
 from lambda_worker.protocol import BlobRef, Bytes, Frame, Outcome, ProtocolError
 
 _IN_BAND_BYTES = 4096
@@ -91,7 +92,8 @@ def _plain_dumps(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | N
 
 def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
     def collect(buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes < _IN_BAND_BYTES:
+        raw = buffer.raw()
+        if raw.nbytes < _IN_BAND_BYTES and not isinstance(raw.obj, Place):
             return True
         buffers.append(buffer)
         return False
@@ -192,6 +194,7 @@ def seal(frame: Frame, key: bytes) -> bytes:
         "events_before": frame.events_before,
         "rss": frame.rss_bytes,
         "s3": dict(frame.s3_requests),
+        "reused": dict(frame.reused),
         "outcomes": [_outcome_to_json(outcome, segments) for outcome in frame.outcomes],
     }
     if frame.packages:
@@ -267,6 +270,7 @@ def unseal(data: Bytes, key: bytes, job_id: str, first_seq: int | None = None) -
             rss_bytes=_whole(header["rss"]),
             s3_requests={str(verb): _whole(count) for verb, count in header["s3"].items()},
             packages={str(name): str(version) for name, version in header.get("packages", {}).items()},
+            reused={str(what): _whole(amount) for what, amount in header.get("reused", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
         raise ProtocolError(f"a signed frame is malformed: {error!r}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -103,6 +104,7 @@ class ObjectStore:
         self._retry_s = retry_s
         self.where = where
         self.requests: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     @classmethod
     def open_s3(
@@ -254,6 +256,10 @@ class ObjectStore:
             await _settled(obstore.put_async(self._store, ref.key, data, chunk_size=_PART_BYTES))
         return True
 
+    async def has_async(self, ref: BlobRef) -> bool:
+        """Whether a blob is there, as far as its size tells; raises ObjectStoreError."""
+        return await self._has_async(ref)
+
     async def _has_async(self, ref: BlobRef) -> bool:
         with self._errors("HEAD", ref.key):
             try:
@@ -301,7 +307,8 @@ class ObjectStore:
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
-        self.requests[verb] += 1
+        with self._counting:  # a worker has several threads that fetch and put
+            self.requests[verb] += 1
         try:
             yield
         except FileNotFoundError as error:

@@ -132,11 +132,13 @@ class BlobRef:
         digest: BLAKE3 of the content, 64 lower-case hexadecimal digits.
         size: Length of the content in bytes.
         job_id: The job that made it, for data that is deleted with the job; None for what all jobs share.
+        seq: Number of the call that made it, for data that goes before its job does: no other call has a hand in it.
     """
 
     digest: str
     size: int
     job_id: str | None = None
+    seq: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.digest, str) or not _HASH.fullmatch(self.digest):
@@ -145,23 +147,30 @@ class BlobRef:
             raise ProtocolError(f"not a size: {shown(self.size)}")
         if self.job_id is not None:
             check_job_id(self.job_id)
+        if self.seq is not None and not (self.job_id and _is_int(self.seq) and 0 <= self.seq < _MOST_CALLS):
+            raise ProtocolError(f"not the number of a call of a job: {shown(self.seq)}")
 
     @property
     def key(self) -> str:
         """Object key below the project's prefix."""
-        return f"jobs/{self.job_id}/data/{self.digest}" if self.job_id else f"blobs/{self.digest}"
+        if not self.job_id:
+            return f"blobs/{self.digest}"
+        call = "" if self.seq is None else f"{self.seq:012d}-"
+        return f"jobs/{self.job_id}/data/{call}{self.digest}"
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
         found: dict[str, Any] = {"blob": self.digest, "size": self.size}
         if self.job_id:
             found["job"] = self.job_id
+        if self.seq is not None:
+            found["call"] = self.seq
         return found
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> BlobRef:
         """Inverse of `to_json`; raises ProtocolError."""
-        return cls(_get(raw, "blob", str), _get(raw, "size", int), raw.get("job"))
+        return cls(_get(raw, "blob", str), _get(raw, "size", int), raw.get("job"), raw.get("call"))
 
 
 Bytes = bytes | bytearray | memoryview
@@ -378,6 +387,7 @@ class Frame:
         rss_bytes: Peak resident memory of the worker's process so far.
         s3_requests: Requests to S3 that this event cost the worker before it sealed the frame, by verb.
         packages: Versions of the worker's packages, of those that the event named and that are there.
+        reused: What this event needed of S3 and the environment had at hand: `blobs`, and their `bytes`.
     """
 
     job_id: str
@@ -389,6 +399,7 @@ class Frame:
     rss_bytes: int = 0
     s3_requests: Mapping[str, int] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    reused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

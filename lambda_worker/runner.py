@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import random
 import resource
 import sys
@@ -15,10 +16,11 @@ import time
 import traceback
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lambda_worker import agreement, codec, loglines
 from lambda_worker.cache import BlobCache
@@ -26,6 +28,7 @@ from lambda_worker.capture import Capture
 from lambda_worker.guard import Guard
 from lambda_worker.modules import ModulePath
 from lambda_worker.objects import DeniedError, MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.parcels import Apart
 from lambda_worker.protocol import (
     FRAME_BUDGET_BYTES,
     BlobRef,
@@ -49,11 +52,16 @@ from lambda_worker.watchdog import Watchdog
 
 _log = logging.getLogger("lambda_worker")
 
+T = TypeVar("T")
+
 _CAPTURE_CHARS = 64 * 1024
 _CAPTURE_CHARS_PER_EVENT = 512 * 1024
 _DETAIL_CHARS = 64 * 1024  # even if each is six in JSON, a refusal is far from what Lambda allows a response
 _FRAME_LIMIT_BYTES = FRAME_BUDGET_BYTES + 256 * 1024
 _SMALLEST_CACHE_BYTES = 64 * 1024 * 1024
+
+_SIDE_BY_SIDE = 16
+"""Requests to S3 at once: each waits some 15 ms, while a few fill what an environment has of network."""
 
 _STOP_SHARE, _STOP_MOST_S = 0.2, 3.0
 """A call is stopped when this share of an invocation's time is left, but at most these seconds: enough for a PUT."""
@@ -182,6 +190,7 @@ class Runner:
         store.requests.clear()
         _say(loglines.begun_line(event.job_id, request_id, event.attempt, [call.seq for call in event.calls]))
         self._agree(event)
+        self._blobs.reused.clear()
         key = outcome_key(event.job_id, event.calls[0].seq)
         committed = _committed(store, key) if event.attempt > 1 else None
         if committed is not None and not self._ran_late(event, committed):
@@ -251,6 +260,7 @@ class Runner:
             rss_bytes=_peak_rss_bytes(),
             s3_requests=store.requests,
             packages=agreement.versions(event.packages),
+            reused=self._blobs.reused,
         )
         return codec.seal(frame, codec.job_key(self._function_key, event.job_id))
 
@@ -339,7 +349,10 @@ class Runner:
                 function, arguments = self._load(event, call, store)
                 value = _apply(function, arguments)
                 del function, arguments
-            payload = _spill(_dump_value(value), budget, event.job_id, store)
+            if isinstance(value, Apart):
+                payload = self._pack_apart(value, budget, event.job_id, call.seq, store)
+            else:
+                payload = _spill(_dump_value(value), budget, event.job_id, store)
             del value
         except _FailedError as failure:
             kind, reason, detail = "failed", failure.reason, str(failure)
@@ -381,14 +394,41 @@ class Runner:
 
     def _fetch(self, payload: Payload, store: ObjectStore, shared_from_bytes: int = 0) -> list[Bytes]:
         """Content of a payload; buffers may be written to, but for those that are shared from their size on."""
+        missing = dict.fromkeys(part for part in payload if isinstance(part, BlobRef) and part not in self._blobs)
+        fetched = dict(_side_by_side(lambda ref: (ref, store.get_blob(ref)), missing)) if len(missing) > 1 else {}
+
+        def fetch(ref: BlobRef) -> memoryview:
+            return fetched.pop(ref) if ref in fetched else store.get_blob(ref)
 
         def one(part: Part, is_buffer: bool) -> Bytes:
             if not isinstance(part, BlobRef):
                 return bytearray(part) if is_buffer else part
             shared = 0 < shared_from_bytes <= part.size
-            return self._blobs.get(part, store.get_blob, writable=is_buffer and not shared)
+            return self._blobs.get(part, fetch, writable=is_buffer and not shared)
 
         return [one(part, index > 0) for index, part in enumerate(payload)]
+
+    def _pack_apart(self, value: Apart, budget: _Budget, job_id: str, seq: int, store: ObjectStore) -> Payload:
+        """Payloads of several values, one after the other, behind a pickle that says where each begins."""
+        dumped = [(_dump_value(one), limit) for one, limit in value.values]
+        index = pickle.dumps((value.note, [len(parts) for parts, _ in dumped]))
+        budget.take(len(index))
+        packed: list[Part] = [index]
+        large: dict[BlobRef, Bytes] = {}
+        for parts, limit in dumped:
+            room = _Budget(limit)
+            for part in parts:
+                if len(part) <= budget.left and room.take(len(part)):
+                    budget.take(len(part))
+                    packed.append(part)
+                else:
+                    ref = BlobRef(codec.digest(part), len(part), job_id, seq)
+                    packed.append(ref)
+                    large[ref] = part
+        _side_by_side(lambda ref: store.put_blob(ref, large[ref]), large)
+        for ref, part in large.items():
+            self._blobs.put(ref, part)
+        return tuple(packed)
 
 
 class _Budget:
@@ -402,6 +442,15 @@ class _Budget:
             return False
         self.left -= size
         return True
+
+
+def _side_by_side(work: Callable[[BlobRef], T], refs: Iterable[BlobRef]) -> list[T]:
+    """What `work` makes of each of `refs`; raises what it raises."""
+    waiting = list(refs)
+    if len(waiting) < 2:
+        return [work(ref) for ref in waiting]
+    with ThreadPoolExecutor(min(_SIDE_BY_SIDE, len(waiting))) as pool:
+        return list(pool.map(work, waiting))
 
 
 def _apply(function: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

@@ -16,7 +16,8 @@ import numpy as np
 
 from lambda_worker import codec
 from lambda_worker.objects import ObjectStore
-from lambda_worker.protocol import BlobRef, Bytes, Payload
+from lambda_worker.parcels import Place
+from lambda_worker.protocol import BlobRef, Bytes, Part, Payload
 from wren_backends.events import Journal
 
 _REMEMBERED = 100_000
@@ -65,6 +66,10 @@ class SeenBuffers:
         return self._refs.get(_place(data))
 
 
+def _unplaced(data: Bytes) -> Part:
+    return data.obj.part if isinstance(data, memoryview) and isinstance(data.obj, Place) else data
+
+
 def _place(data: Bytes) -> tuple[int, int]:
     return int(np.frombuffer(data, np.uint8).__array_interface__["data"][0]), len(data)
 
@@ -91,17 +96,22 @@ class Blobs:
         """Make a payload of freshly pickled parts: small ones copied, large ones named by their hash and held.
 
         Args:
-            parts: A pickle and its buffers.
+            parts: A pickle and its buffers; in place of a `Place` its part is taken.
             seen: Buffers that need no hashing again.
             kept: Hold the content for as long as this object lives, so that it can be sent again.
         """
+        found = [_unplaced(part) for part in parts]
+        inline = [part for part in found if not isinstance(part, BlobRef)]
         limit = self._inline_limit
-        while limit and sum(len(one) for one in parts if len(one) <= limit) > self._call_limit:
+        while limit and sum(len(one) for one in inline if len(one) <= limit) > self._call_limit:
             limit = limit // 2 if limit > _SMALLEST_BLOB_BYTES else 0
-        return tuple(
-            bytes(part) if len(part) <= limit else (seen and seen.get(part)) or self.keep(part, kept=kept)
-            for part in parts
-        )
+
+        def taken(part: Part) -> Part:
+            if isinstance(part, BlobRef):
+                return part
+            return bytes(part) if len(part) <= limit else (seen and seen.get(part)) or self.keep(part, kept=kept)
+
+        return tuple(map(taken, found))
 
     def keep(self, data: Bytes, *, kept: bool = False) -> BlobRef:
         """Make a blob of `data`; its content is copied only if it is new."""
@@ -173,4 +183,5 @@ class Blobs:
         upload.done, upload.overwrite = True, False
         if not upload.kept:
             upload.data = None
+        self._journal.add("bytes.uploaded", ref.size if sent else 0)
         self._journal.say("blob.uploaded" if sent else "blob.found", digest=ref.digest[:12], size_bytes=ref.size)

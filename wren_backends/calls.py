@@ -97,6 +97,8 @@ class Call:
         group: The group that is to bring its outcome; None before it has one, and after it has ended.
         repeatable: Whether it may be run again.
         sent_again: Whether blobs that had vanished were sent once more for it.
+        apart: Whether its function returns `Apart`, so that its future holds a `Landed`.
+        enlarged: Whether it runs on the function with more memory from the start.
     """
 
     seq: int
@@ -112,6 +114,8 @@ class Call:
     group: Group | None = None
     repeatable: bool = True
     sent_again: bool = False
+    apart: bool = False
+    enlarged: bool = False
 
     @property
     def label(self) -> str:
@@ -131,7 +135,7 @@ class Call:
     def fits_with(self, other: Call) -> bool:
         """Whether both can travel in one invocation."""
         alike = (self.kind, self.environment, self.modules) == (other.kind, other.environment, other.modules)
-        return alike and self.repeatable and other.repeatable
+        return alike and self.repeatable and other.repeatable and self.enlarged == other.enlarged
 
 
 @dataclass(eq=False, slots=True)
@@ -161,6 +165,7 @@ class Group:
     def __post_init__(self) -> None:
         for call in self.calls:
             call.group = self
+            self.enlarged = self.enlarged or call.enlarged
 
     @property
     def first_seq(self) -> int:

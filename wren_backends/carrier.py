@@ -202,6 +202,7 @@ class Carrier:
         self._journal.add("invocation.started")
         self._journal.add("bytes.sent", len(body))
         response = await self._invoker.invoke(body, wait=self._mode == "direct")
+        self._journal.add("bytes.received", len(response.body))
         if response.function_error:
             raise self._function_error(response.body, event, group, response.request_id)
         if self._mode == "s3":

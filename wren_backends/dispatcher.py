@@ -30,6 +30,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
+from lambda_worker.protocol import BlobRef, Bytes, Payload
 from wren_backends.calls import Call, Numbers
 from wren_backends.config import Config
 from wren_backends.connection import Connection, open_store
@@ -188,6 +189,29 @@ class Dispatcher:
                 return
         with self._lock, contextlib.suppress(RuntimeError):  # the loop has ended, and all futures with it
             self._loop.call_soon_threadsafe(self._on_abandoned, futures)
+
+    def sweep(self, refs: Collection[BlobRef]) -> None:
+        """Delete objects that nobody needs any more, soon; see `Engine.sweep`."""
+        if self._pid == os.getpid() and refs:
+            with self._lock, contextlib.suppress(RuntimeError):  # the loop has ended: they go with the lifecycle rule
+                self._loop.call_soon_threadsafe(self._engine.sweep, list(refs))
+
+    def fetch(self, payload: Payload) -> Future[list[Bytes]]:
+        """Begin to fetch a payload's parts; the future raises TamperedError, ObjectStoreError.
+
+        Raises:
+            RuntimeError: As `check_open` does.
+            BrokenWrenExecutor: As `check_open` does.
+        """
+        with self._lock:
+            self.check_open()
+            return asyncio.run_coroutine_threadsafe(self._engine.fetch(payload), self._loop)
+
+    def missing(self, refs: Collection[BlobRef]) -> Future[set[BlobRef]]:
+        """Begin to look which of these are not in the bucket; the future raises ObjectStoreError; raises as `fetch`."""
+        with self._lock:
+            self.check_open()
+            return asyncio.run_coroutine_threadsafe(self._engine.missing(refs), self._loop)
 
     def close(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls; end the threads when those that there are have ended.

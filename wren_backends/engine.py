@@ -17,7 +17,7 @@ from typing import Any
 
 from lambda_worker import codec
 from lambda_worker.objects import ObjectStore, ObjectStoreError
-from lambda_worker.protocol import EVENT_BUDGET_BYTES, Frame, Outcome
+from lambda_worker.protocol import EVENT_BUDGET_BYTES, BlobRef, Bytes, Frame, Outcome, Payload
 from wren_backends import collector, faults
 from wren_backends.blobs import Blobs
 from wren_backends.calls import Call, Group, Numbers, event_size
@@ -34,12 +34,15 @@ from wren_backends.errors import (
     WrenError,
 )
 from wren_backends.events import Journal, logger
+from wren_backends.gather import gather_some
 from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
+from wren_backends.parcels import land
 from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
 from wren_backends.schedule import Schedule, again
 from wren_backends.stopper import Stopper
+from wren_backends.sweeper import Sweeper
 from wren_backends.vigil import Vigil
 from wren_backends.watcher import Watcher
 
@@ -147,6 +150,7 @@ class Engine:
         self._larger_carrier = self._open_carrier(self._larger) if self._larger else None
         key = codec.job_key(self._connection.function_key, self._job_id)
         self._stopper = Stopper(self._store, self._job_id, key, self._journal)
+        self._sweeper = Sweeper(self._store, self._journal)
         self._vigil = Vigil(
             self._connection,
             self._config.retry_budget_s,
@@ -175,6 +179,7 @@ class Engine:
         if self._connection.is_gone():
             return
         await self._stopper.flush()
+        await self._sweeper.flush()
         await self._recorder.close()
 
     async def close(self) -> None:
@@ -237,6 +242,21 @@ class Engine:
             handle.cancel()
         self._resting.clear()
         self._wake()
+
+    def sweep(self, refs: Collection[BlobRef]) -> None:
+        """Delete objects that calls of this job made and that nobody needs any more."""
+        self._sweeper.sweep(refs)
+
+    async def fetch(self, payload: Payload) -> list[Bytes]:
+        """Content of a payload's parts, authenticated; raises TamperedError, ObjectStoreError."""
+        parts = await self._carrier.fetch(payload)
+        self._journal.add("bytes.received", sum(part.size for part in payload if isinstance(part, BlobRef)))
+        return parts
+
+    async def missing(self, refs: Collection[BlobRef]) -> set[BlobRef]:
+        """Those of `refs` that are not in the bucket; raises ObjectStoreError."""
+        there = await gather_some(self._store.has_async, refs)
+        return {ref for ref, found in zip(refs, there, strict=True) if not found}
 
     # ---- starting and stopping
 
@@ -497,6 +517,8 @@ class Engine:
         add("environment.cold_started", frame.events_before == 0)
         for verb, count in frame.s3_requests.items():
             add(f"s3.worker.{verb}", count)
+        for what, amount in frame.reused.items():
+            add(f"reused.{what}", amount)
         self._journal.say(
             "invocation.finished",
             number=invocation.number,
@@ -508,6 +530,8 @@ class Engine:
             environment=frame.environment_id,
             cold=frame.events_before == 0,
             rss_bytes=frame.rss_bytes,
+            reused=frame.reused.get("blobs", 0),
+            reused_bytes=frame.reused.get("bytes", 0),
         )
 
     async def _deliver(self, group: Group, frame: Frame) -> None:
@@ -552,8 +576,9 @@ class Engine:
         if outcome.reason == "tampered_blob":
             for ref in call.blobs():
                 self.blobs.forget(ref, overwrite=True)
+        apart = call.apart and outcome.kind == "value"
         try:
-            parts = await self._carrier.fetch(outcome.payload)
+            parts = await self.fetch(outcome.payload[:1] if apart else outcome.payload)
         except codec.TamperedError as error:
             self._fail([call], TamperedObjectError(f"{call.label}: {error}. Somebody else writes to the bucket"))
         except ObjectStoreError as error:
@@ -561,4 +586,14 @@ class Engine:
         else:
             call.group = None
             self._journal.say("call.finished", seq=call.seq, kind=outcome.kind)
-            self._resolver.resolve(call, outcome, parts, frame)
+            if apart:
+                with_modules = call.modules is not None
+                self._resolver.resolve(
+                    call,
+                    outcome,
+                    parts,
+                    frame,
+                    lambda index: land(index, outcome, frame.environment_id, needs_modules=with_modules),
+                )
+            else:
+                self._resolver.resolve(call, outcome, parts, frame)

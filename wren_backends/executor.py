@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from lambda_worker import codec
 from lambda_worker.batches import run_chunk
+from lambda_worker.objects import MissingObjectError, ObjectStoreError
 from lambda_worker.protocol import IN_WORKER_VARIABLE, BlobRef, Bytes, Payload
 from wren_backends.attached import AttachedJob
 from wren_backends.blobs import SeenBuffers
@@ -26,11 +27,13 @@ from wren_backends.config import Config
 from wren_backends.connection import Connection, connect, connect_larger
 from wren_backends.copies import warn_of_lost_writes
 from wren_backends.dispatcher import Dispatcher
-from wren_backends.errors import ConfigError, SerializationError
+from wren_backends.errors import ConfigError, SerializationError, StorageError, TamperedObjectError
 from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
+from wren_backends.parcels import Parcel
 
 T = TypeVar("T")
 
+_FETCHED_AHEAD = 32
 _NAME_CHARS = 200
 """A function's name stands in every message about its calls: what is longer is cut."""
 
@@ -190,6 +193,9 @@ class WrenExecutor(Executor):
         environment: tuple[tuple[str, str], ...] = (),
         repeatable: bool = True,
         on_call: Callable[[Call], object] | None = None,
+        retries: int | None = None,
+        apart: bool = False,
+        enlarged: bool = False,
     ) -> Future[T]:
         """As `submit`, with what the adapters need beyond it.
 
@@ -206,6 +212,9 @@ class WrenExecutor(Executor):
             environment: Environment variables to set while the call runs.
             repeatable: Whether the call may be run again; that of the function counts too.
             on_call: Is given the call before it is queued; not called if something cannot be pickled.
+            retries: Further attempts if it raises; default: `Config.retries`.
+            apart: The function returns `lambda_worker.parcels.Apart`, and the future is to hold a `Landed`.
+            enlarged: Have it run on the function with more memory, if there is one.
         """
         self._dispatcher.check_open()
         future = InterruptibleFuture(self._dispatcher.abandon) if future is None else future
@@ -218,6 +227,7 @@ class WrenExecutor(Executor):
             if future.set_running_or_notify_cancel():
                 future.set_exception(_as_serialization_error(error))
             return future
+        may_repeat = repeatable and function.repeatable
         call = Call(
             seq=self._dispatcher.numbers.next(),
             future=future,
@@ -226,10 +236,12 @@ class WrenExecutor(Executor):
             kind=kind or function.name,
             arguments=arguments,
             modules=modules or function.modules,
-            retries_left=self.config.retries if repeatable and function.repeatable else 0,
+            retries_left=(self.config.retries if retries is None else retries) if may_repeat else 0,
             shared_from_bytes=shared_from_bytes,
             environment=environment,
-            repeatable=repeatable and function.repeatable,
+            repeatable=may_repeat,
+            apart=apart,
+            enlarged=enlarged,
         )
         if on_call is not None:
             on_call(call)
@@ -239,6 +251,54 @@ class WrenExecutor(Executor):
     def names_modules(self, *pickles: Bytes) -> bool:
         """Whether any of `pickles` names one of the user's own modules."""
         return self._modules.named_by(*pickles)
+
+    def parcel(self, value: object, what: str) -> Parcel:
+        """Pickle a value once for many calls, among whose arguments it may then be; raises SerializationError.
+
+        Args:
+            value: The value.
+            what: How a message names it.
+        """
+        payload, modules = self._pickle(value, what)
+        return Parcel(payload, modules is not None)
+
+    def open_parcels(self, parcels: Iterable[Parcel]) -> Iterator[Any]:
+        """The values of parcels, in order, a few of them being fetched ahead.
+
+        Raises:
+            MissingObjectError: A part of one is gone from the bucket.
+            StorageError: S3 could not be used, or an object was tampered with.
+            SerializationError: A value cannot be unpickled here.
+        """
+        waiting = iter(parcels)
+        ahead: deque[Future[list[Bytes]]] = deque()
+        try:
+            while True:
+                ahead.extend(self._fetch(one) for one in itertools.islice(waiting, _FETCHED_AHEAD - len(ahead)))
+                if not ahead:
+                    return
+                yield _opened(ahead.popleft())
+        finally:
+            for one in ahead:
+                one.cancel()
+
+    def _fetch(self, parcel: Parcel) -> Future[list[Bytes]]:
+        if parcel.refs:
+            return self._dispatcher.fetch(parcel.payload)
+        found: Future[list[Bytes]] = Future()
+        found.set_result([part for part in parcel.payload if not isinstance(part, BlobRef)])
+        return found
+
+    def missing(self, refs: Collection[BlobRef]) -> set[BlobRef]:
+        """Those of `refs` that are not in the bucket; raises StorageError."""
+        try:
+            return self._dispatcher.missing(refs).result() if refs else set()
+        except ObjectStoreError as error:
+            raise StorageError(f"the bucket cannot be looked into: {error}. Check bucket and credentials") from error
+
+    def discard(self, refs: Collection[BlobRef]) -> None:
+        """Delete objects that calls made and that nobody needs any more, in the background."""
+        self._dispatcher.sweep(refs)
 
     def share(self, data: Bytes, seen: SeenBuffers) -> None:
         """Hash a buffer that many calls will carry, for `submit_with(seen=)`."""
@@ -379,6 +439,24 @@ class InterruptibleFuture(Future[T]):
             "the Future of a call cannot leave the process that made it: pass on its result(), or, from a job of mode "
             "`s3`, the job's id for WrenExecutor.attach; the futures of wren_backends.pywren can be pickled"
         )
+
+
+def _opened(fetching: Future[list[Bytes]]) -> Any:
+    try:
+        data, *buffers = fetching.result()
+    except MissingObjectError:
+        raise
+    except codec.TamperedError as error:
+        raise TamperedObjectError(f"a value of another call: {error}. Somebody else writes to the bucket") from error
+    except ObjectStoreError as error:
+        raise StorageError(f"the value of a call cannot be fetched: {error}. Check bucket and credentials") from error
+    try:
+        return codec.loads([data, *map(bytearray, buffers)])  # arrays have to be writable
+    except Exception as error:
+        raise SerializationError(
+            f"the value of a call came back but could not be unpickled here ({type(error).__name__}: {error}). "
+            "Its class has to be importable in this process"
+        ) from error
 
 
 def _is_repeatable(fn: Callable[..., Any]) -> bool:

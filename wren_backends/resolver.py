@@ -45,9 +45,24 @@ class Resolver:
         self._echo = echo
         self._queue: SimpleQueue[tuple[Awaited | None, Callable[[], None]] | None] = SimpleQueue()
 
-    def resolve(self, call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
-        """Queue an outcome whose payload has been fetched."""
-        self._queue.put((call, lambda: _resolve(call, outcome, parts, frame, self._echo)))
+    def resolve(
+        self,
+        call: Awaited,
+        outcome: Outcome,
+        parts: list[Bytes],
+        frame: Frame,
+        finish: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
+        """Queue an outcome.
+
+        Args:
+            call: The call.
+            outcome: How it ended.
+            parts: What has been fetched of its payload.
+            frame: Where it came from.
+            finish: Makes of the value what the future is to hold.
+        """
+        self._queue.put((call, lambda: _resolve(call, outcome, parts, frame, self._echo, finish)))
 
     def fail(self, call: Awaited, error: BaseException) -> None:
         """Queue an error of our own."""
@@ -95,7 +110,9 @@ def _last_resort(call: Awaited | None, error: BaseException) -> None:
         )
 
 
-def _resolve(call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame, echo: Echo | None) -> None:
+def _resolve(
+    call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame, echo: Echo | None, finish: Callable[[Any], Any]
+) -> None:
     if echo is None:
         _print(outcome)
     else:
@@ -110,6 +127,8 @@ def _resolve(call: Awaited, outcome: Outcome, parts: list[Bytes], frame: Frame, 
         value = codec.loads([parts[0], *map(bytearray, parts[1:])])  # arrays have to be writable
         if outcome.kind == "error" and not isinstance(value, BaseException):
             raise TypeError(f"it unpickles as {type(value).__qualname__}, which is no exception")
+        if outcome.kind == "value":
+            value = finish(value)
     except BaseException as error:  # noqa: BLE001  the user's classes may raise anything
         call.future.set_exception(_unloadable(outcome, where, error))
         return

@@ -1,0 +1,44 @@
+"""Values that travel on without their client opening them: how a worker hands several out, and opens those it is given.
+
+A **parcel** is the payload of a value that the client has not unpickled. It comes from an outcome, which its seal makes
+trustworthy, and goes into the arguments of further calls as it is: small parts inline, large ones as the names of
+objects in S3. So a value of any size costs the client a name, and only who needs the value fetches it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+from lambda_worker.protocol import Bytes, Part
+
+
+class Place(bytearray):
+    """An empty buffer that stands in a pickle where `part` belongs; whoever makes a payload puts the part there.
+
+    Args:
+        part: The bytes, or where they lie.
+    """
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self.part = part
+
+
+def open_parcel(data: Bytes, *buffers: Bytes) -> Any:
+    """Unpickle a parcel: what it is pickled as calls this in the worker."""
+    return pickle.loads(data, buffers=buffers)
+
+
+class Apart:
+    """What a function returns whose values are to be parcels, each for itself, instead of one value for the client.
+
+    Args:
+        values: The values, and for each how many bytes of it may travel with the outcome; the rest goes to S3.
+        note: A small object that the client does open.
+    """
+
+    def __init__(self, values: Iterable[tuple[object, int]], note: object = None) -> None:
+        self.values = list(values)
+        self.note = note

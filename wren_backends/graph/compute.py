@@ -1,0 +1,142 @@
+"""Computes keys of a graph: for the client, or to stay where they are made; anew where what was persisted is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+from dask._task_spec import DataNode, convert_legacy_graph
+from dask.typing import Key
+
+from wren_backends.errors import StorageError
+from wren_backends.executor import WrenExecutor
+from wren_backends.graph import persisted
+from wren_backends.graph.annotations import Annotations
+from wren_backends.graph.persisted import Persisted
+from wren_backends.graph.plan import make_plan
+from wren_backends.graph.run import Computation, LostPersistedError
+from wren_backends.graph.watch import Watch
+
+T = TypeVar("T")
+
+
+def compute(
+    dsk: Any,
+    wanted: Collection[Key],
+    executor: WrenExecutor,
+    callbacks: Iterable[Any],
+    *,
+    rerun_locally: bool = False,
+    keep: bool = False,
+) -> dict[Key, Any]:
+    """Values of keys; see `wren_get`.
+
+    Args:
+        dsk: A graph: a mapping, or an expression with `__dask_graph__`.
+        wanted: The keys.
+        executor: Runs the calls.
+        callbacks: dask's callbacks, as tuples.
+        rerun_locally: Run what failed again in this process.
+        keep: Leave intermediate values in S3.
+    """
+
+    def run(graph: Mapping[Key, Any], watch: Watch) -> dict[Key, Any]:
+        plan = make_plan(graph, wanted)
+        watch.planned(plan)
+        annotations = Annotations.of(dsk)
+        return Computation(plan, executor, watch, annotations, rerun_locally=rerun_locally, keep=keep).values()
+
+    return _attempt(dsk, Watch(callbacks), run)
+
+
+def leave(
+    dsk: Any,
+    wanted: Collection[Key],
+    executor: WrenExecutor,
+    callbacks: Iterable[Any],
+    *,
+    rerun_locally: bool = False,
+    keep: bool = False,
+) -> dict[Key, Any]:
+    """For each key what stands for its value, or the value itself where it was in the client already.
+
+    Args:
+        dsk: A graph: a mapping, or an expression with `__dask_graph__`.
+        wanted: The keys.
+        executor: Runs the calls.
+        callbacks: dask's callbacks, as tuples.
+        rerun_locally: Run what failed again in this process.
+        keep: Leave intermediate values in S3.
+    """
+
+    def run(graph: Mapping[Key, Any], watch: Watch) -> dict[Key, Any]:
+        plan = make_plan(graph, wanted, gather_here=False)
+        watch.planned(plan)
+        annotations = Annotations.of(dsk)
+        left = Computation(
+            plan, executor, watch, annotations, rerun_locally=rerun_locally, keep=keep, leave=True
+        ).leave()
+        recipe = _recipe(plan.nodes)
+        found: dict[Key, Any] = {}
+        for key, value in left.items():
+            if isinstance(value, DataNode):
+                found[key] = value.value
+            else:
+                persisted.own(value, value.own_refs, executor)
+                found[key] = Persisted(key, value, recipe, executor)
+        return found
+
+    return _attempt(dsk, Watch(callbacks), run)
+
+
+def _attempt(dsk: Any, watch: Watch, run: Callable[[Mapping[Key, Any], Watch], T]) -> T:
+    """Run a graph, and once more with the recipes of what was persisted and is lost."""
+    graph = dict(dsk if isinstance(dsk, Mapping) else dsk.__dask_graph__())
+    failed = True
+    try:
+        watch.begin(graph)
+        nodes = _with_persisted(graph)
+        lost: dict[Key, Persisted] = {}
+        while True:
+            try:
+                found = run(nodes, watch)
+            except LostPersistedError as error:
+                if any(one.key in lost for one in error.lost):
+                    names = ", ".join(repr(one.key) for one in error.lost)
+                    raise StorageError(
+                        f"what was persisted is gone from the bucket: {names}. Persist it again"
+                    ) from None
+                lost |= {one.key: one for one in error.lost}
+                recipes = [one.recipe for one in error.lost]
+                nodes = {key: node for recipe in recipes for key, node in recipe.items()} | {
+                    key: node for key, node in nodes.items() if key not in lost
+                }
+            else:
+                failed = False
+                return found
+    finally:
+        watch.end(failed=failed)
+
+
+def _with_persisted(graph: Mapping[Key, Any]) -> dict[Key, Any]:
+    """The graph's nodes, and as data what was persisted of them; dask's own conversion leaves that out."""
+    futures = {value.key: value for value in graph.values() if isinstance(value, Persisted)}
+    nodes: dict[Key, Any] = dict(convert_legacy_graph(graph))
+    for node in list(nodes.values()):
+        for key in node.dependencies:
+            if key not in nodes and (found := futures.get(key) or persisted.find(key)) is not None:
+                nodes[key] = DataNode(key, found)
+    for key, found in futures.items():
+        nodes.setdefault(key, DataNode(key, found))
+    return nodes
+
+
+def _recipe(nodes: Mapping[Key, Any]) -> dict[Key, Any]:
+    """Nodes that make values again, with nothing in them that is persisted: that would keep it from being let go of."""
+    found: dict[Key, Any] = {}
+    for key, node in nodes.items():
+        if isinstance(node, DataNode) and isinstance(node.value, Persisted):
+            found |= {one: made for one, made in node.value.recipe.items() if one not in found}
+        else:
+            found[key] = node
+    return found

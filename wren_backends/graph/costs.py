@@ -1,0 +1,60 @@
+"""How long tasks take: what was measured of their kind in this process, and a first guess until then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask.typing import Key
+
+from wren_backends.graph.plan import kind_of
+
+LIGHT_S = 0.001
+"""Tasks that take no longer than this run wherever their inputs are."""
+
+WORTH_S = 0.025
+"""What an invocation of its own costs beside its work, about: 10 to 20 ms for a warm Invoke within a region, 15 ms for
+a small PUT or GET. Tasks that together take no longer are better off in one invocation, even one after the other."""
+
+_BYTES_A_SECOND = 60e6
+"""What one Lambda environment gets from S3, about 600 Mbit/s (AWS Lambda performance reports of users, 2019-2024)."""
+
+_UNKNOWN_S = 1.0
+_LIGHT_GUESS_S = 50e-6
+_LIGHT_FUNCTIONS = frozenset(
+    # indexing and the like: operator, dask.array.core's getters, dask.delayed and dask.utils
+    {"getitem", "getter", "getter_nofancy", "getter_inline", "getattr", "itemgetter", "identity", "_identity_cast"}
+    | {"list", "tuple", "dict", "single_key", "finalize_array"}
+)
+_WEIGHT = 0.3
+_REMEMBERED_KINDS = 4096
+
+
+class Costs:
+    """Mean durations by kind; the newest count most."""
+
+    def __init__(self) -> None:
+        self._means_s: dict[str, float] = {}
+
+    def learn(self, key: Key, node: Any, seconds: float) -> None:
+        """A task took so long in a worker."""
+        kind = kind_of(key, node)
+        before = self._means_s.get(kind)
+        self._means_s[kind] = seconds if before is None else before + _WEIGHT * (seconds - before)
+        if len(self._means_s) > _REMEMBERED_KINDS:
+            del self._means_s[next(iter(self._means_s))]
+
+    def of(self, key: Key, node: Any) -> float:
+        """How long a task is expected to take, in seconds, without fetching what it needs."""
+        known = self._means_s.get(kind_of(key, node))
+        if known is not None:
+            return known
+        return _LIGHT_GUESS_S if _function_name(node) in _LIGHT_FUNCTIONS else _UNKNOWN_S
+
+    @staticmethod
+    def of_fetching(size: int) -> float:
+        """How long it takes to get so many bytes from S3, in seconds."""
+        return size / _BYTES_A_SECOND
+
+
+def _function_name(node: Any) -> str:
+    return str(getattr(getattr(node, "func", None), "__name__", ""))

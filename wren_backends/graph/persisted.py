@@ -1,0 +1,77 @@
+"""Values that `dask.persist` leaves in S3: they stand in a collection's graph in place of the values themselves."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from dask.typing import Key
+
+from lambda_worker.protocol import BlobRef
+from wren_backends.executor import WrenExecutor
+from wren_backends.parcels import Parcel
+
+
+class Persisted:
+    """A value in S3, or a small one in the client that was never opened; it lives for as long as this object.
+
+    dask takes it for a future of its own (`dask._task_spec._is_dask_future`).
+
+    Args:
+        key: Its dask key.
+        parcel: The value.
+        recipe: A graph that makes it again, should it be lost.
+        executor: Whose job's it is.
+    """
+
+    __dask_future__ = True
+
+    def __init__(self, key: Key, parcel: Parcel, recipe: Mapping[Key, Any], executor: WrenExecutor) -> None:
+        self.key = key
+        self.parcel = parcel
+        self.recipe = recipe
+        self.place = place_of(executor)
+        _known[key] = self
+
+    def __dask_tokenize__(self) -> tuple[str, Key]:
+        return "wren-persisted", self.key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Among the arguments of a call it is the value."""
+        return self.parcel.__reduce__()
+
+    def __repr__(self) -> str:
+        return f"<Persisted {self.key!r}, {self.parcel.size:,} bytes>"
+
+
+_known: weakref.WeakValueDictionary[Key, Persisted] = weakref.WeakValueDictionary()
+_owners: set[weakref.finalize[Any, Any]] = set()
+
+
+def find(key: Key) -> Persisted | None:
+    """What was persisted under a key and still is."""
+    return _known.get(key)
+
+
+def place_of(executor: WrenExecutor) -> tuple[Any, ...]:
+    """What two executors have in common that may read each other's values."""
+    connection = executor.connection
+    return connection.s3_url, connection.region, connection.bucket, connection.prefix
+
+
+def own(parcel: Parcel, refs: Collection[BlobRef], executor: WrenExecutor) -> None:
+    """Have objects deleted when a parcel is let go of, and before the interpreter ends."""
+    if refs:
+        _owners.difference_update([one for one in _owners if not one.alive])
+        _owners.add(weakref.finalize(parcel, executor.discard, list(refs)))
+
+
+def _let_go() -> None:
+    for one in _owners:
+        one()
+
+
+# Callbacks run in the reverse order of their registration: before the dispatcher's, which ends the threads.
+threading._register_atexit(_let_go)  # type: ignore[attr-defined]

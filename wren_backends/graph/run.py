@@ -1,0 +1,371 @@
+"""A graph's life, from dask's nodes to the values that were asked for.
+
+      plan.py                      board.py, grow.py                      run.py
+    +----------------+   ready   +--------------------------+   step   +----------------------------+
+    | work           |---------->| first in dask's order,   |--------->| a call: its tasks, parcels |--> environment
+    | data, aliases  |           | and what goes along      |          | of what they need          |        |
+    | gathered here  |           +--------------------------+          +----------------------------+        |
+    +----------------+                ^        values nobody needs             ^       |       runs the tasks, puts
+            |                         | sizes  are let go of                   |       |       large values into S3
+            v                         |                                        |       v                     |
+      what was asked for <-- opened <-- parcels, one for each value that is needed elsewhere <---------------+
+
+The client holds parcels: names of objects in S3, and small values as they travel (`inline.py` bounds those). It opens
+what was asked for, and what a callback wants to see. A task that is ready is sent at once; dask's order decides which.
+
+When a value that a call needs has gone from the bucket, the task that made it is done again, and what that needs. A
+step that ran out of memory or time is done again task by task. At the end, however it comes, what the graph's calls
+left in S3 is deleted, but for what is persisted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from dask._task_spec import DataNode
+from dask.typing import Key
+
+from lambda_worker.batches import run_step
+from lambda_worker.objects import MissingObjectError
+from lambda_worker.protocol import FRAME_BUDGET_BYTES, BlobRef
+from wren_backends.calls import is_repeatable
+from wren_backends.errors import InvocationTimeoutError, OutOfMemoryError, StorageError, TamperedObjectError
+from wren_backends.executor import Prepared, WrenExecutor
+from wren_backends.graph.annotations import Annotations, Traits
+from wren_backends.graph.board import Board
+from wren_backends.graph.costs import Costs
+from wren_backends.graph.grow import Limits, grow
+from wren_backends.graph.inline import InlineBudget
+from wren_backends.graph.persisted import Persisted, place_of
+from wren_backends.graph.plan import Plan
+from wren_backends.graph.step import Step, nodes_of
+from wren_backends.graph.watch import Watch
+from wren_backends.parcels import Landed, Parcel
+
+_AHEAD = 4
+"""Steps handed to the dispatcher per slot: enough for it to group small ones, few enough that dask's order decides."""
+
+_FEWEST_AHEAD = 256
+_LONG_S = 0.1
+_SHARE_OF_TIME_LIMIT = 0.25
+_USUAL = Traits()
+
+_costs = Costs()
+
+
+class LostPersistedError(Exception):
+    """Persisted values are gone from the bucket; their recipes are needed.
+
+    Args:
+        lost: They.
+    """
+
+    def __init__(self, lost: list[Persisted]) -> None:
+        super().__init__(lost)
+        self.lost = lost
+
+
+class _GoneError(Exception):
+    """The value of a key, which was wanted here, is gone from the bucket."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class Computation:
+    """One computation of a graph.
+
+    Args:
+        plan: The graph.
+        executor: Runs the calls.
+        watch: The callbacks.
+        annotations: Of the graph.
+        rerun_locally: Run a failed step again in this process.
+        keep: Leave intermediate values in S3.
+        leave: Leave what was asked for where it is made, for `leave`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        executor: WrenExecutor,
+        watch: Watch,
+        annotations: Annotations,
+        *,
+        rerun_locally: bool = False,
+        keep: bool = False,
+        leave: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._executor = executor
+        self._watch = watch
+        self._rerun_locally = rerun_locally
+        self._keep = keep
+        self._leave = leave
+        config, connection = executor.config, executor.connection
+        self._traits = annotations.traits(plan.work, connection, config.retry_memory_mb)
+        self._board = Board(plan, annotations.priorities(plan.work))
+        self._inline = InlineBudget(config.inline_limit_bytes)
+        self._longest_s = _SHARE_OF_TIME_LIMIT * connection.timeout_s
+        self._limits = Limits(self._longest_s, self._cost, self._alike, self._goes_alone)
+        self._parcels: dict[Key, Parcel] = {}
+        self._values: dict[Key, Any] = {}
+        self._opened: dict[Key, Any] = {}
+        self._held: set[Key] = set()
+        self._made: dict[BlobRef, None] = {}
+        self._alone: set[Key] = set()
+        self._recovered: Counter[Key] = Counter()
+        self._running: dict[Future[Landed], Step] = {}
+        self._done: SimpleQueue[Future[Landed]] = SimpleQueue()
+        self._prepared: Prepared | None = None
+        self._step_s = 0.0
+        for key in plan.data:
+            self._take_data(key, plan.nodes[key].value)
+
+    def _take_data(self, key: Key, value: Any) -> None:
+        if not isinstance(value, Persisted):
+            self._values[key] = value
+        elif value.place == place_of(self._executor):
+            self._parcels[key] = value.parcel
+            self._board.available[key] = sum(ref.size for ref in value.parcel.refs)
+        else:
+            raise LostPersistedError([value])
+
+    # ---- what callers want
+
+    def values(self) -> dict[Key, Any]:
+        """The wanted values."""
+        try:
+            while True:
+                self._work()
+                try:
+                    return self._gather()
+                except _GoneError as gone:
+                    self._recover([gone.key], StorageError(f"the value of dask key {gone.key!r} is gone"))
+        finally:
+            self._end(spared=())
+
+    def leave(self) -> dict[Key, Parcel | DataNode]:
+        """The wanted values as they are: parcels, whose objects are the caller's from here on, or the client's data."""
+        spared: list[BlobRef] = []
+        try:
+            self._work()
+            found: dict[Key, Parcel | DataNode] = {}
+            for key in self._plan.wanted:
+                source = self._plan.resolve(key)
+                if source in self._values:
+                    found[key] = DataNode(key, self._values[source])
+                else:
+                    found[key] = self._parcels[source]
+                    spared += self._parcels[source].own_refs
+            return found
+        finally:
+            self._end(spared)
+
+    def _end(self, spared: Iterable[BlobRef]) -> None:
+        self._executor.abandon(self._running)  # on an error or KeyboardInterrupt; otherwise nothing runs
+        kept = set(spared)
+        if not self._keep:
+            self._executor.discard([ref for ref in self._made if ref not in kept])
+
+    # ---- sending
+
+    def _work(self) -> None:
+        """Run tasks until all are done."""
+        while not self._board.is_done:
+            while len(self._running) < self._most_ahead() and (first := self._board.pop()) is not None:
+                self._send(self._step(grow(self._board, first, self._limits)))
+            if not self._running:
+                raise ValueError("Found no accessible jobs in dask: there is a cycle in the graph")
+            future = self._done.get()
+            self._take_in(future, self._running.pop(future))
+
+    def _most_ahead(self) -> int:
+        many = _AHEAD * self._executor._max_workers
+        return many if self._step_s > _LONG_S else max(_FEWEST_AHEAD, many)
+
+    def _step(self, keys: list[Key]) -> Step:
+        inside = set(keys)
+        needs = dict.fromkeys(one for key in keys for one in self._plan.needs[key] if one not in inside)
+        outputs, promised = {}, []
+        for key in keys:
+            users = len(self._board.users(key) - inside)
+            if key in self._plan.home and not users and not self._leave:
+                outputs[key] = FRAME_BUDGET_BYTES  # it is on its way to this process
+            elif users or key in self._plan.home or self._watch.wants_values:
+                outputs[key] = self._inline.promise(users)
+                promised.append(key)
+        travelling = tuple(one for one in needs if not self._plan.is_trivial(one))
+        return Step(tuple(keys), nodes_of(keys, self._plan), travelling, outputs, promised)
+
+    def _send(self, step: Step) -> None:
+        self._board.claim(step.keys)
+        self._watch.sent(step.keys)
+        parcels = {key: self._parcel(key) for key in step.needs}
+        if self._prepared is None:
+            self._prepared = self._executor.prepare(run_step)
+        traits = self._traits.get(step.keys[0], _USUAL)
+        future: Future[Landed] = self._executor.submit_with(
+            self._prepared,
+            (step.nodes, parcels, tuple(step.outputs.items())),
+            {},
+            name=step.name,
+            kind=step.kind(self._plan),
+            needs_modules=any(parcel.needs_modules for parcel in parcels.values()),
+            repeatable=all(map(self._is_repeatable, step.keys)),
+            retries=traits.retries,
+            apart=True,
+            enlarged=traits.enlarged,
+        )
+        self._running[future] = step
+        future.add_done_callback(self._done.put)
+
+    def _parcel(self, key: Key) -> Parcel:
+        found = self._parcels.get(key)
+        if found is None:
+            found = self._parcels[key] = self._executor.parcel(self._values[key], f"the value of dask key {key!r}")
+        return found
+
+    def _cost(self, key: Key) -> float:
+        return _costs.of(key, self._plan.nodes[key])
+
+    def _alike(self, one: Key, other: Key) -> bool:
+        return self._traits.get(one, _USUAL) == self._traits.get(other, _USUAL)
+
+    def _goes_alone(self, key: Key) -> bool:
+        return self._watch.wants_values or key in self._alone or not self._is_repeatable(key)
+
+    def _is_repeatable(self, key: Key) -> bool:
+        return is_repeatable(self._plan.nodes[key].func)
+
+    # ---- taking in
+
+    def _take_in(self, future: Future[Landed], step: Step) -> None:
+        error = future.exception()
+        if error is None:
+            self._arrived(future.result(), step)
+            return
+        for key in step.promised:
+            self._inline.settle(step.outputs[key], 0)
+        if isinstance(error, StorageError) and not isinstance(error, TamperedObjectError):
+            self._recover(self._lost(step), error)
+            self._board.release(step.keys)
+        elif isinstance(error, InvocationTimeoutError | OutOfMemoryError) and len(step.keys) > 1:
+            self._executor.journal.say("step.split", logging.INFO, tasks=len(step.keys), error=type(error).__name__)
+            self._alone.update(step.keys)
+            self._board.release(step.keys)
+        elif self._rerun_locally:
+            self._run_here(step)
+        else:
+            raise error
+
+    def _arrived(self, landed: Landed, step: Step) -> None:
+        for key, parcel in zip(step.outputs, landed.parcels, strict=True):
+            self._parcels[key] = parcel
+            self._made.update(dict.fromkeys(parcel.own_refs))
+        for key in step.promised:
+            self._inline.settle(step.outputs[key], self._parcels[key].inline_size)
+            self._held.add(key)
+        total_s = 0.0
+        for key, took_s in step.seconds(landed.note):
+            _costs.learn(key, self._plan.nodes[key], took_s)
+            total_s += took_s
+        self._step_s += 0.1 * (total_s - self._step_s)
+        self._watch.finished({key: self._opener(key) for key in step.keys}, landed.environment)
+        self._finish(step, {key: sum(ref.size for ref in self._parcels[key].refs) for key in step.outputs})
+
+    def _finish(self, step: Step, sizes: Mapping[Key, int]) -> None:
+        for key in self._board.finish(step.keys, sizes):
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._values.pop(key, None)
+        self._forget_parcel(key)
+
+    def _forget_parcel(self, key: Key) -> None:
+        parcel = self._parcels.pop(key, None)
+        if parcel is not None and key in self._held:
+            self._held.discard(key)
+            self._inline.free(parcel.inline_size)
+
+    def _opener(self, key: Key) -> Any:
+        def value() -> Any:
+            if key not in self._opened:
+                self._opened[key] = self._open([key])[key]
+            return self._opened[key] if key in self._plan.home else self._opened.pop(key)
+
+        return value
+
+    def _run_here(self, step: Step) -> None:
+        """Run a step that failed in this process, where a debugger can look at it."""
+        values = self._open([one for one in dict.fromkeys(self._needs_of(step.keys)) if one not in step.keys])
+        for key in step.keys:
+            values[key] = self._call(key, values)
+        self._values.update({key: values[key] for key in step.outputs})
+        self._watch.finished({key: partial(values.__getitem__, key) for key in step.keys}, "here")
+        self._finish(step, dict.fromkeys(step.outputs, 0))
+
+    def _needs_of(self, keys: Iterable[Key]) -> Iterable[Key]:
+        return (one for key in keys for one in self._plan.needs[key])
+
+    def _call(self, key: Key, values: Mapping[Key, Any]) -> Any:
+        node = self._plan.nodes[key]
+        return node({one: values[self._plan.resolve(one)] for one in node.dependencies})
+
+    # ---- what was lost
+
+    def _lost(self, step: Step) -> list[Key]:
+        """Those of a step's inputs that are gone from the bucket."""
+        refs = {ref for key in step.needs for ref in self._parcels[key].refs}
+        gone = self._executor.missing(refs)
+        return [key for key in step.needs if not gone.isdisjoint(self._parcels[key].refs)]
+
+    def _recover(self, lost: list[Key], error: BaseException) -> None:
+        """See to it that values which are gone are made again; raises `error` if that is of no use."""
+        self._recovered.update(lost)
+        if not lost or max(self._recovered[key] for key in lost) > self._executor.config.max_attempts:
+            raise error
+        persisted = [value for key in lost if isinstance(value := self._persisted(key), Persisted)]
+        if persisted:
+            raise LostPersistedError(persisted)
+        for key in lost:
+            self._forget_parcel(key)
+        again = self._board.lose([key for key in lost if key in self._plan.work])
+        for key in [one for one in self._plan.data if one not in self._values and one not in self._parcels]:
+            self._take_data(key, self._plan.nodes[key].value)
+        self._executor.journal.say("intermediates.lost", logging.INFO, keys=len(lost), tasks=len(again))
+
+    def _persisted(self, key: Key) -> Any:
+        return self._plan.nodes[key].value if key in self._plan.data else None
+
+    # ---- what was asked for
+
+    def _gather(self) -> dict[Key, Any]:
+        found: dict[Key, Any] = {}
+        for key in sorted(self._plan.here, key=self._plan.rank.__getitem__):
+            self._watch.sent([key])
+            found[key] = self._call(key, self._open(self._plan.needs[key]))
+            self._watch.finished({key: partial(found.__getitem__, key)}, "here")
+        sources = {key: self._plan.resolve(key) for key in self._plan.wanted if key not in found}
+        values = self._open(dict.fromkeys(sources.values()))
+        return found | {key: values[source] for key, source in sources.items()}
+
+    def _open(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """Values of keys that are available, in this process."""
+        found = {key: self._values[key] for key in keys if key in self._values}
+        found |= {key: self._opened[key] for key in keys if key in self._opened}
+        rest = [key for key in keys if key not in found]
+        values = self._executor.open_parcels(self._parcels[key] for key in rest)
+        for key in rest:
+            try:
+                found[key] = next(values)
+            except MissingObjectError:
+                raise _GoneError(key) from None
+        return found

@@ -1,0 +1,101 @@
+"""Values that the client has not opened: what a call that keeps its values apart brings back, ready to be handed on.
+
+See `lambda_worker/parcels.py` for what they are. Whoever holds a parcel may put it among the arguments of calls, where
+the value itself will be.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+from lambda_worker.parcels import Place, open_parcel
+from lambda_worker.protocol import BlobRef, Outcome, Part, Payload, inline_size, payload_size
+from wren_backends.errors import SerializationError
+
+_NAMED_BYTES = 4096
+"""Pickles below this are copied into that of the arguments; what is larger takes a place of its own beside it."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class Parcel:
+    """A value as it travels; it unpickles as the value itself.
+
+    Attributes:
+        payload: Its pickle and buffers, inline or in S3.
+        needs_modules: Whether it was made by a call that had the user's modules, which unpickling it may need.
+    """
+
+    payload: Payload
+    needs_modules: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole value."""
+        return payload_size(self.payload)
+
+    @property
+    def inline_size(self) -> int:
+        """Bytes of it that the client holds."""
+        return inline_size(self.payload)
+
+    @property
+    def refs(self) -> list[BlobRef]:
+        """Its parts that are in S3."""
+        return [part for part in self.payload if isinstance(part, BlobRef)]
+
+    @property
+    def own_refs(self) -> list[BlobRef]:
+        """Those of them that one call made for this value and no other."""
+        return [ref for ref in self.refs if ref.seq is not None]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        data, *buffers = self.payload
+        return open_parcel, (_in_pickle(data), *(pickle.PickleBuffer(Place(part)) for part in buffers))
+
+
+def _in_pickle(data: Part) -> object:
+    if isinstance(data, BlobRef) or len(data) >= _NAMED_BYTES:
+        return pickle.PickleBuffer(Place(data))
+    return bytes(data)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Landed:
+    """What a call brings back whose function returned `Apart`.
+
+    Attributes:
+        note: Its note.
+        parcels: Its values.
+        environment: Name of the execution environment that made them.
+    """
+
+    note: Any
+    parcels: tuple[Parcel, ...]
+    environment: str
+
+
+def land(index: Any, outcome: Outcome, environment: str, *, needs_modules: bool) -> Landed:
+    """Tell the parcels in an outcome apart; what they hold inline is copied, so that its frame can go.
+
+    Args:
+        index: The first part of the outcome's payload, unpickled.
+        outcome: The outcome.
+        environment: Where it was made.
+        needs_modules: See `Parcel`.
+
+    Raises:
+        SerializationError: The function did not return `Apart`.
+    """
+    parcels, at = [], 1
+    try:
+        note, counts = index
+        for count in counts:
+            parts = outcome.payload[at : at + count]
+            payload = tuple(part if isinstance(part, BlobRef) else bytes(part) for part in parts)
+            parcels.append(Parcel(payload, needs_modules))
+            at += count
+    except (TypeError, ValueError) as error:
+        raise SerializationError(f"the function of call {outcome.seq} did not return values apart: {error}") from error
+    return Landed(note, tuple(parcels), environment)
