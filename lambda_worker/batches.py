@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import time
 from collections.abc import Callable
@@ -73,30 +74,48 @@ def run_dask_task(task: Callable[[dict[Any, Any]], Any], inputs: dict[Any, Any])
     return task(inputs)
 
 
-def run_step(tasks: tuple[Any, ...], values: dict[Any, Any], outputs: tuple[tuple[Any, int], ...]) -> Apart:
+def run_step(
+    tasks: tuple[Any, ...],
+    values: dict[Any, Any],
+    outputs: tuple[tuple[Any, int], ...],
+    patience_s: float = math.inf,
+) -> Apart:
     """Run nodes of a dask graph one after the other; the values wanted elsewhere leave as parcels.
 
     Args:
         tasks: The nodes, each called with a mapping that has the values of its `dependencies`, in an order that works.
         values: Values of the keys that they depend on and that are made elsewhere.
         outputs: Keys whose values are wanted, and how many bytes of each may travel with the outcome.
+        patience_s: Once they have taken so long, in seconds, the rest is left: it may run elsewhere at the same time.
 
     Returns:
-        The values in the order of `outputs`; the note is a list of how long each task took, in seconds.
+        The values in the order of `outputs`, as far as they were made, and then those that the rest needs. The note
+        says how long each task took that was run, in seconds, and which keys the latter have.
     """
-    wanted = {key for key, _ in outputs}
+    wanted = dict(outputs)
     last_use = {key: number for number, task in enumerate(tasks) for key in task.dependencies}
-    seconds = []
+    given = set(values)
+    seconds: list[float] = []
     for number, task in enumerate(tasks):
-        begun = time.perf_counter()
-        try:
-            values[task.key] = task(values)
-        except BaseException as error:
-            with contextlib.suppress(Exception):  # exceptions may be frozen
-                error.add_note(f"raised by the task of dask key {task.key!r}")
-            raise
-        seconds.append(time.perf_counter() - begun)
+        if sum(seconds) > patience_s:
+            break
+        seconds.append(_run_task(task, values))
         for key in task.dependencies:
             if last_use[key] == number and key not in wanted:
                 del values[key]
-    return Apart([(values[key], limit) for key, limit in outputs], seconds)
+    rest = tasks[len(seconds) :]
+    needed = {key for task in rest for key in task.dependencies if key in values and key not in given}
+    extra = sorted(needed - set(wanted), key=str)
+    made = [(values[key], limit) for key, limit in outputs if key in values]
+    return Apart([*made, *((values[key], 0) for key in extra)], (seconds, extra))
+
+
+def _run_task(task: Any, values: dict[Any, Any]) -> float:
+    begun = time.perf_counter()
+    try:
+        values[task.key] = task(values)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # exceptions may be frozen
+            error.add_note(f"raised by the task of dask key {task.key!r}")
+        raise
+    return time.perf_counter() - begun

@@ -152,6 +152,8 @@ def client_policy(scope: Scope) -> Document:
         allow("RunCalls", ["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"], scope.function_arns),
         allow("ReadOutcomes", ["s3:GetObject"], scope.objects(scope.blobs, scope.jobs, *scope.failures)),
         allow("WriteBlobs", ["s3:PutObject", "s3:AbortMultipartUpload"], scope.objects(scope.blobs)),
+        # Intermediate values of dask graphs, which go when nobody needs them any more.
+        allow("DeleteIntermediates", ["s3:DeleteObject"], scope.objects(f"{scope.jobs}/data/*")),
         # A job's record, and the list of its calls that were given up.
         allow("LeaveWord", ["s3:PutObject"], scope.objects(f"{scope.jobs}/job.json", f"{scope.jobs}/stop")),
         _listing(scope),

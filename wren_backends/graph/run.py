@@ -21,6 +21,7 @@ left in S3 is deleted, but for what is persisted.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -39,12 +40,12 @@ from wren_backends.errors import InvocationTimeoutError, OutOfMemoryError, Stora
 from wren_backends.executor import Prepared, WrenExecutor
 from wren_backends.graph.annotations import Annotations, Traits
 from wren_backends.graph.board import Board
-from wren_backends.graph.costs import Costs
+from wren_backends.graph.costs import WORTH_S, Costs
 from wren_backends.graph.grow import Limits, grow
 from wren_backends.graph.inline import InlineBudget
 from wren_backends.graph.persisted import Persisted, place_of
 from wren_backends.graph.plan import Plan
-from wren_backends.graph.step import Step, nodes_of
+from wren_backends.graph.step import Step, is_chain, nodes_of
 from wren_backends.graph.watch import Watch
 from wren_backends.parcels import Landed, Parcel
 
@@ -53,6 +54,9 @@ _AHEAD = 4
 
 _FEWEST_AHEAD = 256
 _LONG_S = 0.1
+_PATIENCE_S = 10 * WORTH_S
+"""Tasks that were sent together because they seemed small, and are not, are sent anew after so long."""
+
 _SHARE_OF_TIME_LIMIT = 0.25
 _USUAL = Traits()
 
@@ -203,7 +207,8 @@ class Computation:
                 outputs[key] = self._inline.promise(users)
                 promised.append(key)
         travelling = tuple(one for one in needs if not self._plan.is_trivial(one))
-        return Step(tuple(keys), nodes_of(keys, self._plan), travelling, outputs, promised)
+        patience_s = math.inf if is_chain(keys, self._plan) else _PATIENCE_S
+        return Step(tuple(keys), nodes_of(keys, self._plan), travelling, outputs, promised, patience_s)
 
     def _send(self, step: Step) -> None:
         self._board.claim(step.keys)
@@ -214,7 +219,7 @@ class Computation:
         traits = self._traits.get(step.keys[0], _USUAL)
         future: Future[Landed] = self._executor.submit_with(
             self._prepared,
-            (step.nodes, parcels, tuple(step.outputs.items())),
+            (step.nodes, parcels, tuple(step.outputs.items()), step.patience_s),
             {},
             name=step.name,
             kind=step.kind(self._plan),
@@ -267,22 +272,26 @@ class Computation:
             raise error
 
     def _arrived(self, landed: Landed, step: Step) -> None:
-        for key, parcel in zip(step.outputs, landed.parcels, strict=True):
+        of_nodes, extra = landed.note
+        seconds = step.seconds(of_nodes)
+        for key, took_s in seconds.items():
+            _costs.learn(key, self._plan.nodes[key], took_s)
+        self._step_s += 0.1 * (sum(seconds.values()) - self._step_s)
+        made = [key for key in step.outputs if key in seconds] + extra
+        for key, parcel in zip(made, landed.parcels, strict=True):
             self._parcels[key] = parcel
             self._made.update(dict.fromkeys(parcel.own_refs))
         for key in step.promised:
-            self._inline.settle(step.outputs[key], self._parcels[key].inline_size)
-            self._held.add(key)
-        total_s = 0.0
-        for key, took_s in step.seconds(landed.note):
-            _costs.learn(key, self._plan.nodes[key], took_s)
-            total_s += took_s
-        self._step_s += 0.1 * (total_s - self._step_s)
-        self._watch.finished({key: self._opener(key) for key in step.keys}, landed.environment)
-        self._finish(step, {key: sum(ref.size for ref in self._parcels[key].refs) for key in step.outputs})
+            held = self._parcels[key].inline_size if key in seconds else 0
+            self._inline.settle(step.outputs[key], held)
+            if held:
+                self._held.add(key)
+        self._watch.finished({key: self._opener(key) for key in seconds}, landed.environment)
+        self._finish(seconds, {key: sum(ref.size for ref in self._parcels[key].refs) for key in made})
+        self._board.release([key for key in step.keys if key not in seconds])
 
-    def _finish(self, step: Step, sizes: Mapping[Key, int]) -> None:
-        for key in self._board.finish(step.keys, sizes):
+    def _finish(self, keys: Iterable[Key], sizes: Mapping[Key, int]) -> None:
+        for key in self._board.finish(keys, sizes):
             self._forget(key)
 
     def _forget(self, key: Key) -> None:
@@ -310,7 +319,7 @@ class Computation:
             values[key] = self._call(key, values)
         self._values.update({key: values[key] for key in step.outputs})
         self._watch.finished({key: partial(values.__getitem__, key) for key in step.keys}, "here")
-        self._finish(step, dict.fromkeys(step.outputs, 0))
+        self._finish(step.keys, dict.fromkeys(step.outputs, 0))
 
     def _needs_of(self, keys: Iterable[Key]) -> Iterable[Key]:
         return (one for key in keys for one in self._plan.needs[key])

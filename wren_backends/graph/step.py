@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ class Step:
         needs: Keys of values that are made elsewhere and travel as parcels.
         outputs: Keys of the values that come back, and how many bytes of each may come to the client.
         promised: Those of them for which that was set aside.
+        patience_s: Once they have taken so long, in seconds, the rest comes back undone.
     """
 
     keys: tuple[Key, ...]
@@ -30,6 +32,7 @@ class Step:
     needs: tuple[Key, ...]
     outputs: Mapping[Key, int]
     promised: Collection[Key]
+    patience_s: float
 
     @property
     def name(self) -> str:
@@ -42,13 +45,15 @@ class Step:
         kinds = dict.fromkeys(kind_of(key, plan.nodes[key]) for key in self.keys)
         return f"{len(self.keys)} {'+'.join(kinds)}"[:_KIND_CHARS]
 
-    def seconds(self, of_nodes: object) -> Iterator[tuple[Key, float]]:
-        """How long each task took, from how long each node did."""
-        tasks = set(self.keys)
-        if isinstance(of_nodes, list) and len(of_nodes) == len(self.nodes):
-            for node, took_s in zip(self.nodes, of_nodes, strict=True):
-                if node.key in tasks:
-                    yield node.key, float(took_s)
+    def seconds(self, of_nodes: Iterable[float]) -> dict[Key, float]:
+        """How long each task took that was run, from how long each node did."""
+        tasks, took = set(self.keys), zip(self.nodes, of_nodes, strict=False)
+        return {node.key: float(took_s) for node, took_s in took if node.key in tasks}
+
+
+def is_chain(keys: Sequence[Key], plan: Plan) -> bool:
+    """Whether each task needs the one before it, so that no two of them could run side by side."""
+    return all(before in plan.needs[key] for before, key in itertools.pairwise(keys))
 
 
 def nodes_of(keys: Collection[Key], plan: Plan) -> tuple[Any, ...]:
