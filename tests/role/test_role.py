@@ -12,7 +12,7 @@ from servers import ADMIN, ROLE, SCOPE, allows, client_of
 from signals import mark, marks, wait_for
 
 from lambda_worker.protocol import outcome_folder
-from wren_backends import EnvironmentLostError, WrenExecutor
+from wren_backends import EnvironmentLostError, WrenExecutor, wren_get
 from wren_backends.deploy.role import client_policy
 
 MB = 1_000_000
@@ -70,6 +70,15 @@ def test_large_arguments_and_results_travel_as_objects(careful_executor, bucket,
     data = os.urandom(size)
     assert careful_executor.submit(bytes.swapcase, data).result(SOON_S) == data.swapcase()
     assert keys_below(bucket, f"{SCOPE.prefix}/jobs/{careful_executor.job_id}/data/")
+
+
+def test_intermediate_values_of_a_graph_are_put_read_and_deleted(careful, bucket):
+    with WrenExecutor(1, connection=careful, inline_limit_bytes=0) as executor:
+        graph = {"a": (os.urandom, MB), "b": (len, "a"), "c": (max, "a"), "d": (max, "b", "c")}
+        assert wren_get(graph, "d", executor=executor) == MB
+        assert executor.journal.counts["s3.worker.PUT"] >= 1
+    assert executor.journal.counts["intermediates.deleted"] == 1
+    assert keys_below(bucket, f"{SCOPE.prefix}/jobs/{executor.job_id}/data/") == []
 
 
 def test_errors_come_back(careful_executor):

@@ -126,7 +126,7 @@ class Computation:
         self._made: dict[BlobRef, None] = {}
         self._alone: set[Key] = set()
         self._recovered: Counter[Key] = Counter()
-        self._running: dict[Future[Landed], Step] = {}
+        self._running: dict[Future[Landed], tuple[Step, Mapping[Key, Parcel]]] = {}
         self._done: SimpleQueue[Future[Landed]] = SimpleQueue()
         self._prepared: Prepared | None = None
         self._step_s = 0.0
@@ -189,7 +189,7 @@ class Computation:
             if not self._running:
                 raise ValueError("Found no accessible jobs in dask: there is a cycle in the graph")
             future = self._done.get()
-            self._take_in(future, self._running.pop(future))
+            self._take_in(future, *self._running.pop(future))
 
     def _most_ahead(self) -> int:
         many = _AHEAD * self._executor._max_workers
@@ -229,7 +229,7 @@ class Computation:
             apart=True,
             enlarged=traits.enlarged,
         )
-        self._running[future] = step
+        self._running[future] = step, parcels
         future.add_done_callback(self._done.put)
 
     def _parcel(self, key: Key) -> Parcel:
@@ -252,7 +252,7 @@ class Computation:
 
     # ---- taking in
 
-    def _take_in(self, future: Future[Landed], step: Step) -> None:
+    def _take_in(self, future: Future[Landed], step: Step, parcels: Mapping[Key, Parcel]) -> None:
         error = future.exception()
         if error is None:
             self._arrived(future.result(), step)
@@ -260,7 +260,7 @@ class Computation:
         for key in step.promised:
             self._inline.settle(step.outputs[key], 0)
         if isinstance(error, StorageError) and not isinstance(error, TamperedObjectError):
-            self._recover(self._lost(step), error)
+            self._recover_inputs(parcels, error)
             self._board.release(step.keys)
         elif isinstance(error, InvocationTimeoutError | OutOfMemoryError) and len(step.keys) > 1:
             self._executor.journal.say("step.split", logging.INFO, tasks=len(step.keys), error=type(error).__name__)
@@ -330,11 +330,14 @@ class Computation:
 
     # ---- what was lost
 
-    def _lost(self, step: Step) -> list[Key]:
-        """Those of a step's inputs that are gone from the bucket."""
-        refs = {ref for key in step.needs for ref in self._parcels[key].refs}
-        gone = self._executor.missing(refs)
-        return [key for key in step.needs if not gone.isdisjoint(self._parcels[key].refs)]
+    def _recover_inputs(self, parcels: Mapping[Key, Parcel], error: BaseException) -> None:
+        """A step was sent with these, and something is wrong with S3."""
+        current = {key: parcel for key, parcel in parcels.items() if self._parcels.get(key) is parcel}
+        gone = self._executor.missing({ref for parcel in current.values() for ref in parcel.refs})
+        lost = [key for key, parcel in current.items() if not gone.isdisjoint(parcel.refs)]
+        # Where others have found out before, their recovery is this step's too.
+        if lost or len(current) == len(parcels):
+            self._recover(lost, error)
 
     def _recover(self, lost: list[Key], error: BaseException) -> None:
         """See to it that values which are gone are made again; raises `error` if that is of no use."""

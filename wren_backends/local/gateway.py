@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Gateway:
     packages: Path
     stats: Callable[[], Awaitable[dict[str, Any]]]
     buckets: BucketSettings = field(default_factory=BucketSettings)
+    s3_latency_ms: float = 0.0
 
     async def handle(self, request: Request) -> None:
         """Answer one request."""
@@ -57,6 +59,8 @@ class Gateway:
             return
         service = authorization.service
         if service == "s3":
+            if self.s3_latency_ms:
+                await asyncio.sleep(self.s3_latency_ms / 1000)
             await self._s3(request, authorization)
         elif service == "lambda":
             await self._lambda(request, authorization)

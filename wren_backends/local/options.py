@@ -28,6 +28,7 @@ class CloudOptions:
         event_age_scale: Factor on the age at which an event is given up.
         invoke_latency_ms: Added to every Invoke, before the function runs.
         cold_latency_ms: Added to the start of every execution environment.
+        s3_latency_ms: Added to every request to S3.
         weed_memory_mb: Soft bound on the memory of the S3 server (GOMEMLIMIT).
     """
 
@@ -38,6 +39,7 @@ class CloudOptions:
     event_age_scale: float = 1.0
     invoke_latency_ms: float = 0.0
     cold_latency_ms: float = 0.0
+    s3_latency_ms: float = 0.0
     weed_memory_mb: int = 512
 
     def arguments(self) -> list[str]:
