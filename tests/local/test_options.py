@@ -8,11 +8,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from wren_backends.local import cloud as local_cloud
-from wren_backends.local.options import CloudOptions, parse_arguments
+from wren_backends.local.options import BUCKET, CloudOptions, parse_arguments
 
 from .helpers import ROLE, RUNTIME, client_of, eventually, zipped
 
-OPTIONS = CloudOptions(account_concurrency=2, idle_ttl_s=0.5, invoke_latency_ms=50, cold_latency_ms=300)
+OPTIONS = CloudOptions(
+    account_concurrency=2, idle_ttl_s=0.5, invoke_latency_ms=50, cold_latency_ms=300, s3_latency_ms=40
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,14 @@ def test_latencies_are_added_and_idle_environments_end(small_cloud, client):
     eventually(lambda: small_cloud.stats()["lambda"]["environments"] == 0)
     assert timed(client) >= 0.35
     assert small_cloud.stats()["lambda"]["cold_starts"] == 2
+
+
+def test_requests_to_s3_wait(small_cloud):
+    s3 = client_of(small_cloud, "s3")
+    s3.put_object(Bucket=BUCKET, Key="x", Body=b"content")
+    began = time.monotonic()
+    assert s3.get_object(Bucket=BUCKET, Key="x")["Body"].read() == b"content"
+    assert time.monotonic() - began >= 0.04
 
 
 def test_the_account_s_concurrency_is_a_limit(small_cloud, client):

@@ -124,13 +124,12 @@ class Supervisor:
             await self._gateway.handle(request)
 
     def _build(self, endpoint_url: str, moto: Moto) -> Gateway:
-        s3_url = f"http://127.0.0.1:{self.weed.port}"
-        objects = ObjectStore(s3_url, self.signer)
+        objects = ObjectStore(f"http://127.0.0.1:{self.weed.port}", self.signer)
         variables = {
             "AWS_ACCESS_KEY_ID": self.signer.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.signer.secret_access_key,
             "AWS_ENDPOINT_URL": endpoint_url,
-            "AWS_ENDPOINT_URL_S3": s3_url,
+            "AWS_ENDPOINT_URL_S3": self._s3_url(endpoint_url),
         }
         layers = Layers()
         maker = RevisionMaker(self.compute, layers, self.directory, variables, objects.get)
@@ -140,13 +139,18 @@ class Supervisor:
         api = LambdaApi(self.functions, layers, maker, invoker, endpoint_url)
         signer = self.signer
         verifier = Verifier(signer.access_key_id, signer.secret_access_key, signer.region)
-        return Gateway(verifier, Upstream(self.weed.port), api, moto, self.directory / "packages", self._stats)
+        packages, latency_ms = self.directory / "packages", self.options.s3_latency_ms
+        return Gateway(verifier, Upstream(self.weed.port), api, moto, packages, self._stats, latency_ms)
+
+    def _s3_url(self, endpoint_url: str) -> str:
+        """Where S3 is: with the S3 server itself, or behind the front door, which can make requests wait."""
+        return endpoint_url if self.options.s3_latency_ms else f"http://127.0.0.1:{self.weed.port}"
 
     def _description(self, endpoint_url: str) -> dict[str, Any]:
         return {
             "endpoint_url": endpoint_url,
             "lambda_endpoint_url": endpoint_url,
-            "s3_endpoint_url": f"http://127.0.0.1:{self.weed.port}",
+            "s3_endpoint_url": self._s3_url(endpoint_url),
             "access_key_id": self.signer.access_key_id,
             "secret_access_key": self.signer.secret_access_key,
             "region": REGION,
