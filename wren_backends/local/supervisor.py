@@ -140,7 +140,7 @@ class Supervisor:
         signer = self.signer
         verifier = Verifier(signer.access_key_id, signer.secret_access_key, signer.region)
         packages, latency_ms = self.directory / "packages", self.options.s3_latency_ms
-        return Gateway(verifier, Upstream(self.weed.port), api, moto, packages, self._stats, latency_ms)
+        return Gateway(verifier, Upstream(self.weed.port), api, moto, packages, self._stats, s3_latency_ms=latency_ms)
 
     def _s3_url(self, endpoint_url: str) -> str:
         """Where S3 is: with the S3 server itself, or behind the front door, which can make requests wait."""
