@@ -83,7 +83,13 @@ class CallStoppedError(InvocationError):
 
 
 class CallExitedError(InvocationError):
-    """The call raised SystemExit or KeyboardInterrupt, which would otherwise end the client's process."""
+    """The call raised SystemExit or KeyboardInterrupt, which would otherwise end the client's process.
+
+    Attributes:
+        interrupted: Whether it was KeyboardInterrupt.
+    """
+
+    interrupted: bool = False
 
 
 class BrokenWrenExecutor(WrenError, BrokenExecutor):

@@ -168,7 +168,9 @@ def failure(outcome: Outcome, label: str) -> WrenError:
         case "stopped":
             return CallStoppedError(f"{label} was not begun: its client had given it up. Submit it again")
         case "exited":
-            return CallExitedError(f"{label} ended with {detail}. Raise an ordinary exception instead")
+            exited = CallExitedError(f"{label} ended with {detail}. Raise an ordinary exception instead")
+            exited.interrupted = detail.startswith("KeyboardInterrupt")
+            return exited
         case _:
             return StorageError(f"{label}: the worker could not use S3: {detail}. Check that bucket and role are right")
 

@@ -35,7 +35,7 @@ from wren_backends.calls import is_repeatable
 from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
 from wren_backends.copies import warn_of_lost_writes
-from wren_backends.errors import SerializationError
+from wren_backends.errors import CallExitedError, SerializationError
 
 if TYPE_CHECKING:
     from wren_backends.executor import WrenExecutor
@@ -167,6 +167,10 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
     uses_threads = False
     default_n_jobs = -1
 
+    # Names of joblib's `AutoBatchingMixin` and of its own backends, which its tests look at.
+    _DEFAULT_EFFECTIVE_BATCH_SIZE = 1
+    _DEFAULT_SMOOTHED_BATCH_DURATION = 0.0
+
     def __init__(
         self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **backend_kwargs: Any
     ) -> None:
@@ -176,19 +180,24 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         self._states: weakref.WeakKeyDictionary[Any, _ParallelState] = weakref.WeakKeyDictionary()
         self._own: list[_OwnExecutor] = []
         self._shared_from_bytes = 0
-        self._batch_size = 1
-        self._item_s: float | None = None
+        self._workers: object | None = None
+        self._effective_batch_size = self._DEFAULT_EFFECTIVE_BATCH_SIZE
+        self._smoothed_batch_duration = self._DEFAULT_SMOOTHED_BATCH_DURATION
+        self._has_durations = False
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Calls that can run at once: `n_jobs`, or for -1 as many as there may be invocations in flight.
+
+        None means -1, as it does for a `Parallel` on this backend.
 
         Raises:
             ValueError: `n_jobs` is 0.
         """
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        if n_jobs is None or os.environ.get(IN_WORKER_VARIABLE):
+        if os.environ.get(IN_WORKER_VARIABLE):
             return 1
+        n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
         if n_jobs > 0:
             return n_jobs
         config = self._config({})
@@ -215,6 +224,7 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         with self._lock:
             executor = self._open_executor(config, n_jobs, {**self.backend_kwargs, **given})
             self._states[parallel] = _ParallelState(executor)
+            self._workers = object()
         executor.refresh_modules()
         return n_jobs
 
@@ -281,27 +291,44 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
         return tuple((name, str(self.inner_max_num_threads)) for name in self.MAX_NUM_THREADS_VARS)
 
     def retrieve_result_callback(self, out: Future[Any]) -> list[Any]:
-        """Results of a batch, or its exception raised; `out` is done."""
-        seconds, results = out.result()
+        """Results of a batch, or its exception raised; `out` is done.
+
+        Raises:
+            KeyboardInterrupt: A call raised it; with joblib's own backends too it ends the whole `Parallel` call.
+        """
+        try:
+            seconds, results = out.result()
+        except CallExitedError as error:
+            if error.interrupted:
+                raise KeyboardInterrupt from error
+            raise
         if results:
-            each = seconds / len(results)
-            self._item_s = each if self._item_s is None else 0.7 * self._item_s + 0.3 * each
+            each, known = seconds / len(results), self._smoothed_batch_duration
+            self._smoothed_batch_duration = 0.7 * known + 0.3 * each if self._has_durations else each
+            self._has_durations = True
         return list(results)
 
     def compute_batch_size(self) -> int:
         """Items for the next batch: as many as make it worth joblib's own overhead, at most twice as many as before."""
-        if self._item_s is not None:
-            wanted = _MOST_IN_BATCH if self._item_s <= 0 else int(_BATCH_TARGET_S / self._item_s)
-            self._batch_size = max(1, min(wanted, 2 * self._batch_size, _MOST_IN_BATCH))
-        return self._batch_size
+        if self._has_durations:
+            item_s = self._smoothed_batch_duration
+            wanted = _MOST_IN_BATCH if item_s <= 0 else int(_BATCH_TARGET_S / item_s)
+            self._effective_batch_size = max(1, min(wanted, 2 * self._effective_batch_size, _MOST_IN_BATCH))
+        return self._effective_batch_size
 
     def start_call(self) -> None:
         """A `Parallel` call begins: what is known of items' durations was another function's."""
-        self._batch_size, self._item_s = 1, None
+        self._forget_durations()
+
+    def _forget_durations(self) -> None:
+        self._effective_batch_size = self._DEFAULT_EFFECTIVE_BATCH_SIZE
+        self._smoothed_batch_duration = self._DEFAULT_SMOOTHED_BATCH_DURATION
+        self._has_durations = False
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Abandon the calls of those `Parallel` calls that are being aborted; the backend stays usable."""
         with self._lock:
+            self._workers = object() if ensure_ready else None
             aborted = [(parallel, state) for parallel, state in self._states.items() if parallel._aborting]
         for parallel, state in aborted:
             _clear(parallel._ready_batches)
@@ -309,10 +336,13 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def terminate(self) -> None:
         """A `Parallel` call is over; executors of our own end with the last one that uses them."""
+        self._forget_durations()
         with self._lock:
             used = {state.executor for one, state in self._states.items() if one._calling or one._managed_backend}
             done = [one for one in self._own if one.executor not in used]
             self._own = [one for one in self._own if one.executor in used]
+            if not used:
+                self._workers = None
         for one in done:
             one.executor.shutdown(wait=False)
 

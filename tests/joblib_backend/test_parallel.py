@@ -88,7 +88,9 @@ def test_n_jobs():
         assert joblib.effective_n_jobs(-cpus - 5) == 1
         with pytest.raises(ValueError, match="n_jobs == 0"):
             joblib.effective_n_jobs(0)
-    assert WrenBackend().effective_n_jobs(n_jobs=None) == 1
+    with parallel_config(backend="wren", n_jobs=None):
+        assert joblib.effective_n_jobs(None) == Parallel()._effective_n_jobs() == cpus
+    assert WrenBackend().effective_n_jobs(n_jobs=None) == cpus
 
 
 @pytest.mark.parametrize(("n_jobs", "remote"), [(-1, True), (2, True), (3, True), (1, False)])
@@ -528,3 +530,14 @@ def test_nothing_is_kept_after_a_parallel():
         return kept() is None
 
     wait_for(gone)
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_a_call_ends_the_whole_call_of_parallel():
+    with wren() as parallel:
+        with pytest.raises(KeyboardInterrupt):
+            parallel(delayed(interrupted)() for _ in range(3))
+        assert parallel(delayed(square)(n) for n in range(3)) == [0, 1, 4]
