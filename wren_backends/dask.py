@@ -3,13 +3,18 @@
 This is the contract with dask: arguments, settings, callbacks, `persist`. What happens to a graph is in `graph/`.
 
 Importing it makes "tasks" the default method of dask's shuffles, unless another one is configured: the default without
-a distributed cluster is a folder on the local disk, which execution environments do not share.
+a distributed cluster is a folder on the local disk, which execution environments do not share. It also has dask leave
+our frames out of tracebacks, as it leaves out its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 from dask import base
@@ -35,8 +40,12 @@ _OF_OTHER_SCHEDULERS = frozenset(
 )
 """Keyword arguments of `dask.compute` that mean something to another scheduler, and nothing here."""
 
+_OUR_FRAMES = [r"wren_backends[\\/]", r"lambda_worker[\\/]"]
+
 if dask_config.get("dataframe.shuffle.method", None) is None:
     dask_config.set({"dataframe.shuffle.method": "tasks"})
+if shortened := dask_config.get("admin.traceback.shorten", None):
+    dask_config.set({"admin.traceback.shorten": [*shortened, *_OUR_FRAMES]})
 
 
 def wren_get(
@@ -63,8 +72,9 @@ def wren_get(
         rerun_exceptions_locally: Run a failed task again in this process, for a debugger. Default: dask's setting.
         keep_intermediates: Leave intermediate values in S3, until their job is cleaned or they expire. Default: what
             `dask.config` has under `wren`, else no.
-        kwargs: Fields of `Config`; options of dask's other schedulers are ignored. `dask.config` may have them under
-            `wren`.
+        kwargs: Fields of `Config`, and `initializer`, which `dask.config` has as `multiprocessing.initializer`: called
+            in each execution environment. Options of dask's other schedulers are ignored, as are names that nobody
+            knows, with a UserWarning. `dask.config` may have the fields under `wren`.
 
     Returns:
         The values, nested as `keys` are.
@@ -72,16 +82,19 @@ def wren_get(
     Raises:
         KeyError: A key is not in the graph.
         ConfigError: An argument or annotation is not understood, or the graph shuffles through the local disk.
-        Exception: What a task raised, with the remote traceback as its cause.
+        Exception: What a task raised, with its frames in the worker, and the remote traceback as its cause.
     """
     if os.environ.get(IN_WORKER_VARIABLE):
         graph = dict(dsk if isinstance(dsk, Mapping) else dsk.__dask_graph__())
         return get_sync(graph, keys, **kwargs)
     settings, keep = _settings(kwargs, keep_intermediates)
-    executor = _executor(executor, num_workers, settings)
     if rerun_exceptions_locally is None:
         rerun_exceptions_locally = bool(dask_config.get("rerun_exceptions_locally", False))
-    with local_callbacks(callbacks) as active:
+    with contextlib.ExitStack() as stack:
+        executor, is_own = _executor(executor, num_workers, settings)
+        if is_own:
+            stack.callback(executor.shutdown, wait=False)
+        active = stack.enter_context(local_callbacks(callbacks))
         found = compute(dsk, _wanted(keys), executor, active, rerun_locally=rerun_exceptions_locally, keep=keep)
     return nested_get(keys, found)
 
@@ -118,7 +131,8 @@ def _remote_get(
 ) -> Any:
     """As `wren_get`, with something that stands for each value in its place."""
     settings, keep = _settings(kwargs, keep_intermediates)
-    executor = _executor(executor, num_workers, settings)
+    # One of this call's own stays open: what is left in S3 is read through it.
+    executor, _ = _executor(executor, num_workers, settings)
     with local_callbacks(callbacks) as active:
         found = leave_remote(
             dsk, _wanted(keys), executor, active, rerun_locally=bool(rerun_exceptions_locally), keep=keep
@@ -135,20 +149,39 @@ def _wanted(keys: Any) -> set[Any]:
 
 def _settings(kwargs: Mapping[str, Any], keep: bool | None) -> tuple[dict[str, Any], bool]:
     """Fields of `Config` that were given, and whether to keep intermediate values."""
-    settings = {name: value for name, value in kwargs.items() if name not in _OF_OTHER_SCHEDULERS}
-    if "initializer" in settings:
-        raise ConfigError("wren_get takes no initializer: give it executor=WrenExecutor(initializer=...)")
+    settings = _known({name: value for name, value in kwargs.items() if name not in _OF_OTHER_SCHEDULERS})
     if keep is None:
         keep = bool(dask_config.get("wren.keep_intermediates", False))
     return settings, keep
 
 
-def _executor(executor: WrenExecutor | None, num_workers: int | None, settings: Mapping[str, Any]) -> WrenExecutor:
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that there are; dask's own schedulers take no notice of others, but one may be a slip."""
+    names = {"initializer", *(one.name for one in fields(Config))}
+    for name, value in settings.items():
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f": is it {near[0]!r}?" if near else ""
+            warnings.warn(f"wren_get takes no notice of {name}={value!r}{hint}", UserWarning, stacklevel=4)
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def _executor(
+    executor: WrenExecutor | None, num_workers: int | None, settings: Mapping[str, Any]
+) -> tuple[WrenExecutor, bool]:
+    """What runs the tasks, and whether it was made for this call: initializers are an executor's own."""
+    is_own = False
     if executor is None:
         configured = {**dask_config.get("wren", {}), **settings}
         configured.pop("keep_intermediates", None)
-        executor = shared_executor(Config.load(**configured), num_workers)
+        initializer: Callable[[], object] | None = configured.pop("initializer", None)
+        initializer = initializer or dask_config.get("multiprocessing.initializer", None)
+        config = Config.load(**configured)
+        is_own = initializer is not None
+        executor = (
+            WrenExecutor(num_workers, initializer, config=config) if is_own else shared_executor(config, num_workers)
+        )
     elif settings:
         raise ConfigError(f"give either executor= or settings, not both: {', '.join(settings)}")
     executor.refresh_modules()
-    return executor
+    return executor, is_own

@@ -1,6 +1,10 @@
 """`wren_get` as a dask scheduler: every kind of collection, callbacks, errors, settings."""
 
 import operator
+import os
+import threading
+import traceback
+import warnings
 
 import dask
 import dask.array as da
@@ -13,7 +17,7 @@ from dask.diagnostics import Callback, Profiler, ProgressBar
 from dask.utils import key_split
 from dask.utils_test import add, inc
 
-from wren_backends import ConfigError, WrenExecutor, wren_get
+from wren_backends import ConfigError, SerializationError, WrenExecutor, wren_get
 
 
 @pytest.fixture(autouse=True)
@@ -135,15 +139,64 @@ def test_settings_may_come_with_compute_or_from_dask_config():
         task.compute()
 
 
-def test_an_unknown_keyword_is_refused_and_those_of_other_schedulers_are_not():
+def test_an_unknown_keyword_is_warned_of_and_those_of_other_schedulers_are_not():
     task = dask.delayed(inc)(1)
-    assert task.compute(optimize_graph=False, pool=None, chunksize=3, sync=True) == 2
-    with pytest.raises(ConfigError, match=r"'mod' .is it 'mode'"):
-        task.compute(mod="s3")
-    with pytest.raises(ConfigError, match=r"WrenExecutor.initializer="):
-        task.compute(initializer=print)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert task.compute(optimize_graph=False, pool=None, chunksize=3, sync=True) == 2
+    with pytest.warns(UserWarning, match="no notice of mod='s3': is it 'mode'"):
+        assert task.compute(mod="s3") == 2
     with WrenExecutor(1) as executor, pytest.raises(ConfigError, match="not both: mode"):
         task.compute(executor=executor, mode="s3")
+
+
+@pytest.mark.parametrize("by_config", [False, True])
+def test_an_initializer_runs_in_each_environment(by_config):
+    def set_variable():
+        os.environ["SET_BY_INITIALIZER"] = "1"
+
+    tasks = [dask.delayed(os.getenv)("SET_BY_INITIALIZER") for _ in range(4)]
+    if by_config:
+        with dask.config.set({"multiprocessing.initializer": set_variable}):
+            assert dask.compute(*tasks) == ("1",) * 4
+    else:
+        assert dask.compute(*tasks, initializer=set_variable) == ("1",) * 4
+    with WrenExecutor(1) as executor, pytest.raises(ConfigError, match="not both: initializer"):
+        dask.compute(*tasks, executor=executor, initializer=set_variable)
+
+
+def test_a_dataframe_of_delayed_parts():
+    parts = [dask.delayed(pd.DataFrame)({"x": [n]}) for n in range(3)]
+    frame = dd.from_delayed(parts, meta={"x": int}, verify_meta=False)
+    assert list(frame.compute().x) == [0, 1, 2]
+
+
+def test_a_callback_before_each_task_sees_the_graphs_keys():
+    keys = []
+    with Callback(pretask=lambda key, *rest: keys.append(key)):
+        assert wren_get({"a": (inc, 1), "b": (inc, "a"), "c": (inc, "b")}, "c") == 4
+    assert sorted(keys) == ["a", "b", "c"]
+
+
+def inner(x):
+    return 1 / x
+
+
+def outer(x):
+    return inner(x)
+
+
+def test_an_error_has_its_frames_of_the_worker():
+    with pytest.raises(ZeroDivisionError) as raised:
+        dask.compute(dask.delayed(outer)(0))
+    names = [frame.name for frame in traceback.extract_tb(raised.tb)]
+    assert names[-2:] == ["outer", "inner"]
+    assert "wren_get" not in names
+
+
+def test_an_error_that_has_no_frames_comes_as_it_is():
+    with pytest.raises(SerializationError):
+        dask.compute(dask.delayed(threading.Lock)())
 
 
 def test_it_runs_in_sequence_inside_a_call(executor):

@@ -81,7 +81,8 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
         ConfigError: The graph shuffles through the local disk.
     """
     asked = frozenset(wanted)
-    nodes: dict[Key, Any] = dict(cull(convert_legacy_graph(graph), set(asked))) if asked else {}
+    known = {key: _with_its_key(key, node) for key, node in convert_legacy_graph(graph).items()}
+    nodes: dict[Key, Any] = dict(cull(known, set(asked))) if asked else {}
     missing = asked - set(nodes)
     if missing:
         raise KeyError(f"not in the graph: {', '.join(map(repr, missing))}")
@@ -96,6 +97,11 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     here = frozenset(key for key in tasks if gather_here and key in asked - used and _only_gathers(key, nodes[key]))
     home = {targets.get(key, key) for key in asked}.union(*(needs[key] for key in here))
     return Plan(nodes, frozenset(tasks) - here, here, data, targets, needs, asked, frozenset(home), rank)
+
+
+def _with_its_key(key: Key, node: Any) -> Any:
+    """A node that knows the key it stands at: `dask.dataframe.from_delayed` makes aliases with their targets' keys."""
+    return Alias(key, node.target) if isinstance(node, Alias) and node.key != key else node
 
 
 def kind_of(key: Key, node: Any) -> str:

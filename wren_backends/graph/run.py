@@ -48,6 +48,7 @@ from wren_backends.graph.plan import Plan
 from wren_backends.graph.step import Step, is_chain, nodes_of
 from wren_backends.graph.watch import Watch
 from wren_backends.parcels import Landed, Parcel
+from wren_backends.tracebacks import with_remote_frames
 
 _AHEAD = 4
 """Steps handed to the dispatcher per slot: enough for it to group small ones, few enough that dask's order decides."""
@@ -269,7 +270,7 @@ class Computation:
         elif self._rerun_locally:
             self._run_here(step)
         else:
-            raise error
+            raise with_remote_frames(error)
 
     def _arrived(self, landed: Landed, step: Step) -> None:
         of_nodes, extra = landed.note
