@@ -108,10 +108,22 @@ class Dispatcher:
         ]
         if self._echo is not None:
             self._threads.append(threading.Thread(target=self._echo.run, name=f"wren-echo-{job_id}"))
-        for thread in self._threads:
-            thread.start()
+        self._start()
         with _live_lock:
             _live.add(self)
+
+    def _start(self) -> None:
+        """Start the threads; if the system has no more of them, none is left behind that the process would wait for."""
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            if self._threads:
+                self.close(wait=True, cancel=True)
+            else:
+                self._loop.close()
+            raise
 
     # ---- from any thread
 

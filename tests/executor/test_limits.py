@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import signal
+import threading
 import time
 
 import pytest
@@ -295,3 +296,22 @@ def test_a_backup_that_fails_leaves_the_first_attempt_alone(cloud, gate, tmp_pat
         gate.open()
         assert [future.result() for future in futures] == list(range(20))
     assert marks(path) == 2
+
+
+@pytest.mark.parametrize("refused", ["wren-dispatcher", "wren-resolver"])
+def test_a_thread_that_cannot_be_started_leaves_none_behind(cloud, monkeypatch, refused):
+    start = threading.Thread.start
+
+    def start_or_not(thread):
+        if thread.name.startswith(refused):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_or_not)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            WrenExecutor(1)
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("wren-")]
+    with WrenExecutor(1) as executor:
+        assert executor.submit(abs, -1).result() == 1
