@@ -221,8 +221,9 @@ def _locked(folder: Path, deadline: float) -> Iterator[None]:
 def _fetched(store: ObjectStore, digest: str) -> memoryview:
     try:
         data = store.get(digest)
-    except MissingObjectError as error:
-        raise PackagesError("configuration", f"the function's packages are gone from the bucket: {error}") from None
+    except MissingObjectError:
+        detail = f"the function's packages are gone from the bucket: there is no {store.where}/{digest}"
+        raise PackagesError("configuration", detail) from None
     except DeniedError as error:
         detail = (
             f"the function's packages: {error}. They are gone, or its role has no right to them: `wren create_role`"

@@ -7,19 +7,32 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_UVS_OWN = ("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")
+_UVS_OWN = ("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 """Variables that say where uv finds packages (uv documentation, "Environment variables")."""
 
 _KEYS = {"index", "index-url", "default-index", "extra-index-url", "find-links", "no-index"}
 
 
-def variables_for_uv(environment: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, str]:
-    """Environment variables to add to those of this process before uv is run.
+@dataclass(frozen=True)
+class Indexes:
+    """What uv is to be told.
 
-    They travel as variables because an index's address may hold a password, which others would see in a command line.
+    Attributes:
+        variables: Environment variables beside those of this process. An index's address may hold a password, which
+            others would see in a command line.
+        arguments: Arguments, for what has no variable.
+    """
+
+    variables: Mapping[str, str]
+    arguments: tuple[str, ...] = ()
+
+
+def indexes_for_uv(environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Indexes:
+    """Find out what uv has to be told of indexes.
 
     Args:
         environment: Instead of this process's.
@@ -28,10 +41,9 @@ def variables_for_uv(environment: Mapping[str, str] | None = None, folder: Path 
     environment = os.environ if environment is None else environment
     found = {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
     if any(environment.get(name) for name in _UVS_OWN) or _uv_has_its_own(environment, folder or Path.cwd()):
-        return found
+        return Indexes(found)
     pip = _pips(environment)
-    if pip.get("no-index", "").lower() in ("1", "true", "yes", "on"):
-        found["UV_NO_INDEX"] = "1"
+    no_index = pip.get("no-index", "").lower() in ("1", "true", "yes", "on")
     if pip.get("index-url"):
         found["UV_DEFAULT_INDEX"] = pip["index-url"]
     if pip.get("extra-index-url"):
@@ -44,7 +56,7 @@ def variables_for_uv(environment: Mapping[str, str] | None = None, folder: Path 
         found["UV_INSECURE_HOST"] = " ".join(pip["trusted-host"].split())
     if pip.get("cert") and not environment.get("SSL_CERT_FILE"):
         found["SSL_CERT_FILE"] = pip["cert"]
-    return found
+    return Indexes(found, ("--no-index",) if no_index else ())
 
 
 def _uv_has_its_own(environment: Mapping[str, str], folder: Path) -> bool:

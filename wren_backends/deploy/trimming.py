@@ -19,6 +19,7 @@ _NOT_RUN = (
     *(".pyc", ".pyo", ".pyi", ".pyx", ".pxd", ".pxi"),
     *(".h", ".hh", ".hpp", ".hxx", ".cuh", ".c", ".cc", ".cpp", ".cxx", ".f", ".f90", ".a", ".lib", ".cmake", ".pc"),
 )
+_OF_UV = ".lock"
 _OF_INSTALLERS = {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "RECORD.jws", "RECORD.p7s"}
 _IMPORT = re.compile(
     rb"^[ \t]*(?:from[ \t]+(?P<source>[\w.]+)[ \t]+import[ \t]+(?P<names>[\w, \t*(]+)"
@@ -38,6 +39,7 @@ def trim(folder: Path) -> tuple[int, int]:
             path.parent.suffix == ".dist-info" and path.name in _OF_INSTALLERS
         ):
             path.unlink()
+    (folder / _OF_UV).unlink(missing_ok=True)
     _remove_scripts(folder / "bin")
     imported = _imported(folder)
     for path in _test_folders(folder):

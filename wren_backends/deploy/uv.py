@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wren_backends.deploy.indexes import variables_for_uv
+from wren_backends.deploy.indexes import indexes_for_uv
 from wren_backends.deploy.target import Target
 from wren_backends.errors import DeploymentError
 
@@ -171,10 +171,11 @@ def _uv(arguments: list[str], text: str = "", cwd: Path | None = None) -> str:
         binary = uv.find_uv_bin()
     except FileNotFoundError:
         raise DeploymentError("uv is not installed: `pip install uv` brings it") from None
-    environment = {**os.environ, **variables_for_uv(folder=cwd)}
+    indexes = indexes_for_uv(folder=cwd)
+    environment = {**os.environ, **indexes.variables}
     command = [binary, "--quiet", "--color", "never", *filter(None, arguments)]
     if arguments[0] == "pip":
-        command += ["--python", sys.executable]
+        command += ["--python", sys.executable, *indexes.arguments]
     try:
         done = subprocess.run(
             command, input=text, cwd=cwd, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False

@@ -1,0 +1,1 @@
+"""Packages for the function, from what is wanted to a call that imports them."""
