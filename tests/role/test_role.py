@@ -191,6 +191,24 @@ def test_the_worker_does_not_write_what_calls_share_nor_the_client_outcomes(buck
     assert allows(lambda: worker.put_object(**on(SCOPE.bucket, outcome)))
 
 
+def test_the_worker_reads_its_packages_and_nobody_here_writes_them(bucket):
+    """Whoever deploys the function does."""
+    worker, client = bucket.client_of("worker"), bucket.client_of("client")
+    archive = on(SCOPE.bucket, f"{SCOPE.prefix}/packages/x")
+    client_of("s3", bucket.server_url, ADMIN).put_object(**archive)
+    assert allows(lambda: worker.get_object(**archive))
+    assert not allows(lambda: worker.get_object(**on(SCOPE.bucket, f"{SCOPE.prefix}/packages-of-others/x")))
+    for refused in (
+        worker.put_object,
+        worker.delete_object,
+        client.get_object,
+        client.put_object,
+        client.delete_object,
+    ):
+        assert not allows(lambda refused=refused: refused(**archive)), refused
+    assert not allows(lambda: worker.list_objects_v2(Bucket=SCOPE.bucket, Prefix=f"{SCOPE.prefix}/packages/"))
+
+
 @pytest.mark.parametrize("who", ["worker", "client"])
 def test_nothing_goes_by_deleting_many_at_once(bucket, who):
     """S3 answers 200 to such a request, whatever it does."""
