@@ -1,35 +1,30 @@
-"""Finds the user's own modules and packs them into a zip that travels as a blob.
+"""Packs the user's own modules into a zip that travels as a blob.
 
-A module is the user's if it was imported from a file that is neither part of Python nor installed in site-packages: a
-script's neighbours, an editable install, a folder on PYTHONPATH. All of those in `sys.modules` are packed together,
-each with the rest of its package (data files too), so that what they import of each other is there as well.
+All of those in `sys.modules` are packed together, each with the rest of its package (data files too), and those that
+they or a function that travels as code import later on; `own_modules.py` finds them.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import os
 import re
 import sys
-import sysconfig
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import ModuleType
 
 from lambda_worker.protocol import BlobRef, Bytes
 from wren_backends.blobs import Blobs
 from wren_backends.errors import SerializationError
+from wren_backends.own_modules import Findable, Roots, files_of, loaded_roots, stat_of
 
 _LOOK_EVERY_S = 1.0
 _LIMIT_BYTES = 50 * 1024 * 1024
-_SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git", ".venv"}
-_SKIPPED_ENDINGS = (".pyc", ".pyo")
-_NEVER = {"__main__", "__mp_main__", "lambda_worker"}
-_INSTALLED = ("site-packages", "dist-packages")
+_FOREIGN = re.compile(r"(?P<stem>.+?)(\.cp\w*-win\w*|\.cpython-\w+-darwin)?\.(pyd|so|dylib|dll)")
 
 
 class UserModules:
@@ -37,13 +32,17 @@ class UserModules:
 
     Args:
         blobs: Takes the bundle.
+        for_linux: Whether it is unpacked on Linux, as on AWS it always is.
     """
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, *, for_linux: bool = True) -> None:
         self._blobs = blobs
+        self._for_linux = for_linux
         self._lock = threading.Lock()
         self._counted = -1
-        self._modules: dict[str, ModuleType] = {}
+        self._loaded: Roots = {}
+        self._findable = Findable()
+        self._wanted: set[str] = set()
         self._pattern: re.Pattern[bytes] | None = None
         self._ref: BlobRef | None = None
         self._stamp: tuple[object, ...] = ()
@@ -60,14 +59,19 @@ class UserModules:
         """Look at the files again at the next need: they may have been edited."""
         with self._lock:
             self._looked_at = -math.inf
+            self._findable.forget()
 
     def named_by(self, *pickles: Bytes) -> bool:
-        """Whether any of `pickles` names one of the user's modules."""
+        """Whether any of `pickles` names one of the user's modules, or holds code that may import one."""
         with self._lock:
             if len(sys.modules) != self._counted:
                 self._scan()
+            wanted = {name for one in pickles for name in self._findable.in_code(one)}
+            if not wanted <= self._wanted:
+                self._wanted |= wanted
+                self._looked_at = -math.inf
             pattern = self._pattern
-        return pattern is not None and any(pattern.search(one) for one in pickles)
+        return bool(wanted) or (pattern is not None and any(pattern.search(one) for one in pickles))
 
     def bundle(self) -> BlobRef:
         """The modules as they are now; files that were edited are noticed within a second.
@@ -78,9 +82,10 @@ class UserModules:
         with self._lock:
             now = time.monotonic()
             if self._ref is None or now - self._looked_at > _LOOK_EVERY_S:
-                stamp = tuple((name, *_stat(path)) for path, name in _files(self._modules))
+                files = list(self._files())
+                stamp = tuple((name, *stat_of(path)) for path, name in files)
                 if self._ref is None or stamp != self._stamp:
-                    self._ref = self._blobs.keep(_pack(self._modules), kept=True)
+                    self._ref = self._blobs.keep(_pack(files), kept=True)
                 self._stamp, self._looked_at = stamp, now
             return self._ref
 
@@ -90,75 +95,60 @@ class UserModules:
 
     def _scan(self) -> None:
         counted = len(sys.modules)
-        self._modules = {
-            name: module
-            for name, module in sorted(sys.modules.copy().items())
-            if "." not in name and name not in _NEVER and _is_users(module, self._left_out)
-        }
+        names, self._loaded = loaded_roots()
         # A name in a pickle is SHORT_BINUNICODE, a length, the text (perhaps `.more` of it) and MEMOIZE.
-        names = b"|".join(re.escape(name.encode()) for name in self._modules)
-        self._pattern = re.compile(rb"\x8c(?s:.)(?:" + names + rb")(?=[.\x94])") if names else None
+        alternatives = b"|".join(re.escape(name.encode()) for name in sorted(names))
+        self._pattern = re.compile(rb"\x8c(?s:.)(?:" + alternatives + rb")(?=[.\x94])") if names else None
         self._looked_at = -math.inf
         self._counted = counted
 
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        roots = dict(self._loaded)
+        for name in self._wanted:
+            roots |= self._findable.roots(name)
+        files = [
+            (path, name)
+            for path, name in files_of(self._findable.with_imports(roots))
+            if not any(one in str(path) for one in self._left_out)
+        ]
+        foreign = [(path, name) for path, name in files if self._for_linux and _is_foreign(name)]
+        _warn_of_foreign(foreign, files)
+        left_out = {name for _, name in foreign}
+        return ((path, name) for path, name in files if name not in left_out)
 
-def _is_users(module: ModuleType, left_out: tuple[str, ...]) -> bool:
-    try:
-        places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or [])]
-        found = [str(place) for place in places if place]
-    except Exception:  # noqa: BLE001  sys.modules may hold any object, with attributes that raise
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file is machine code that Linux cannot load."""
+    found = _FOREIGN.fullmatch(name)
+    if found is None:
         return False
-    if any(one in place for one in left_out for place in found):
-        return False
-    return bool(found) and not any(_is_installed(place) for place in found)
+    return found[3] != "so" or found[2] is not None or (sys.platform != "linux" and "linux" not in name)
 
 
-def _is_installed(place: str) -> bool:
-    if any(part in _INSTALLED for part in Path(place).parts):
-        return True
-    return place.startswith(tuple(_python_folders()))
+_told: set[str] = set()
 
 
-def _python_folders() -> Iterator[str]:
-    for name in ("stdlib", "platstdlib", "purelib", "platlib"):
-        yield sysconfig.get_paths()[name] + os.sep
+def _warn_of_foreign(foreign: list[tuple[Path, str]], files: list[tuple[Path, str]]) -> None:
+    """Once for each file that has no counterpart for Linux beside it."""
+    stems = {name.partition(".")[0] for _, name in files if name.endswith(".so") and not _is_foreign(name)}
+    missing = [name for path, name in foreign if name.partition(".")[0] not in stems and str(path) not in _told]
+    _told.update(str(path) for path, _ in foreign)
+    if missing:
+        text = (
+            f"your own modules hold extension modules that Linux cannot load, so they stay here: {', '.join(missing)}. "
+            "What needs them has to be built for Linux and deployed among the function's packages"
+        )
+        warnings.warn(text, UserWarning, stacklevel=2)
 
 
-def _files(modules: dict[str, ModuleType]) -> Iterator[tuple[Path, str]]:
-    """Files to pack and their names in the bundle, in a fixed order."""
-    for name, module in modules.items():
-        folders = getattr(module, "__path__", None)
-        if folders:
-            for folder in folders:
-                yield from _walk(Path(folder), name)
-        elif module.__file__ and Path(module.__file__).name.split(".", 1)[0] == name:
-            yield Path(module.__file__), Path(module.__file__).name
-
-
-def _walk(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if one not in _SKIPPED_FOLDERS)
-        inside = Path(name) / Path(where).relative_to(folder)
-        for file in sorted(files):
-            if not file.endswith(_SKIPPED_ENDINGS):
-                yield Path(where) / file, (inside / file).as_posix()
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
-
-
-def _pack(modules: dict[str, ModuleType]) -> bytes:
+def _pack(found: list[tuple[Path, str]]) -> bytes:
     """The same files always give the same bytes, so that an unchanged bundle is not sent again."""
-    files = [(path, name) for path, name in _files(modules) if path.is_file()]
+    files = [(path, name) for path, name in found if path.is_file()]
     sizes = {str(path): path.stat().st_size for path, _ in files}
     if sum(sizes.values()) > _LIMIT_BYTES:
         largest = sorted(sizes, key=lambda one: sizes[one], reverse=True)[:5]
         shown = ", ".join(f"{one} ({sizes[one] / 1e6:.0f} MB)" for one in largest)
+        modules = sorted({name.partition("/")[0].partition(".")[0] for _, name in files})
         raise SerializationError(
             f"your own modules ({', '.join(modules)}) come to {sum(sizes.values()) / 1e6:.0f} MB with data, more "
             f"than the {_LIMIT_BYTES / 1e6:.0f} MB that travel with calls. The largest files: {shown}. Move data out "

@@ -11,7 +11,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from wren_backends import SerializationError, bundle
+from wren_backends import SerializationError, bundle, own_modules
 from wren_backends.bundle import UserModules
 from wren_backends.events import Journal
 
@@ -40,7 +40,7 @@ def own(tmp_path, monkeypatch):
     """Write and import modules of the user; they are forgotten after the test."""
     known = dict(sys.modules)
     # The modules of the test run itself are the user's as well, and would be in every bundle.
-    monkeypatch.setattr(bundle, "_NEVER", bundle._NEVER | set(known))
+    monkeypatch.setattr(own_modules, "_NEVER", own_modules._NEVER | set(known))
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(name, text="def f(): return 1\n"):
