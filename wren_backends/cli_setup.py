@@ -11,7 +11,7 @@ import click
 from wren_backends import cli_aws
 from wren_backends.cli_aws import AGAIN
 from wren_backends.config import DEFAULT_MEMORY_MB, Config
-from wren_backends.errors import ConfigError, WrenError
+from wren_backends.errors import ConfigError, DeploymentError, WrenError
 
 if TYPE_CHECKING:  # each command imports what it needs, so that the others start quickly
     from wren_backends.deploy.plan import Plan
@@ -29,6 +29,11 @@ _FALLBACK_REGION = "us-east-1"
 )
 @click.option("--requirements", type=click.Path(exists=True), metavar="FILE", help="Packages of a requirements file.")
 @click.option("--lock", type=click.Path(exists=True), metavar="FILE", help="Packages of a uv.lock.")
+@click.option(
+    "--nearest-versions",
+    is_flag=True,
+    help="Where your version of a package has no wheel for Lambda, take the newest that has one.",
+)
 @click.option("--no-packages", is_flag=True, help="Leave the function's packages as they are.")
 @click.option("--role-name", metavar="NAME", help="Name of the role. Default: the function's, with -worker behind it.")
 @click.option("--adopt", is_flag=True, help="Take over a role and a function of these names that were made otherwise.")
@@ -65,6 +70,7 @@ def setup(
     packages: tuple[str, ...],
     requirements: str | None,
     lock: str | None,
+    nearest_versions: bool,
     no_packages: bool,
     **options: Any,
 ) -> None:
@@ -93,7 +99,7 @@ def setup(
     wanted = _wanted(settings, chosen, account, partition, role_name)
     wanted = replace(wanted, adopt=adopt, whole_bucket=whole_bucket, block_public=block_public)
     wanted = replace(wanted, values={}) if no_config else wanted
-    chosen_packages = None if no_packages else requirements_of(packages, requirements, lock)
+    chosen_packages = None if no_packages else requirements_of(packages, requirements, lock, nearest=nearest_versions)
     found, plan = _planned(parts, wanted, chosen_packages, quiet=as_json)
     if not as_json:
         _say_what_is_planned(plan, wanted)
@@ -176,10 +182,23 @@ def _planned(parts: AwsParts, wanted: Wanted, requirements: Requirements | None,
         raise cli_aws.refused("what there is on AWS cannot be seen", error, AGAIN) from error
     if requirements is not None:
         config = wanted.config
-        built = build(requirements, setup.target_of(config, found.functions[config.function]), say)
+        try:
+            built = build(requirements, setup.target_of(config, found.functions[config.function]), say)
+        except DeploymentError as error:
+            raise DeploymentError(f"{error}{_ways_out(requirements)}") from error
         place = (parts["lambda"], parts["s3"], wanted.bucket, config.prefix, config.function)
         parts.add("packages", Packages(built, *place, say))
     return found, setup.plan(wanted, found, str(parts["settings"].path), parts.get("packages"))
+
+
+def _ways_out(requirements: Requirements) -> str:
+    """What can be done on the command line about packages that cannot be had."""
+    nearest = (
+        "--nearest-versions takes other versions where there is no way, "
+        if requirements.origin == "this environment"
+        else ""
+    )
+    return f"\nOr: {nearest}--packages NAME takes those that you name, --no-packages none"
 
 
 def _say_what_is_planned(plan: Plan, wanted: Wanted) -> None:

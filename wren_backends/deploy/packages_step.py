@@ -49,8 +49,16 @@ def packages_folder(prefix: str) -> str:
     return f"{prefix}/{PACKAGES_FOLDER}" if prefix else PACKAGES_FOLDER
 
 
-def requirements_of(names: tuple[str, ...], file: str | None, lock: str | None) -> Requirements:
+def requirements_of(
+    names: tuple[str, ...], file: str | None, lock: str | None, *, nearest: bool = False
+) -> Requirements:
     """What packages are wanted; those of this environment where nothing is said.
+
+    Args:
+        names: Packages by name.
+        file: A requirements file.
+        lock: A `uv.lock`.
+        nearest: Where a version of this environment has no wheel for Lambda, take the newest that has one.
 
     Raises:
         ConfigError: More than one place says so, or it cannot be read.
@@ -61,7 +69,7 @@ def requirements_of(names: tuple[str, ...], file: str | None, lock: str | None) 
         return from_names(names)
     if file:
         return from_file(Path(file))
-    return from_lock(Path(lock)) if lock else from_environment()
+    return from_lock(Path(lock)) if lock else from_environment(exact=not nearest)
 
 
 class Packages:
