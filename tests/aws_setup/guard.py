@@ -187,6 +187,8 @@ def _of_lambda(request):
     if asked.get("Role"):
         rights.append(Asked("iam:PassRole", asked["Role"], {"iam:PassedToService": "lambda.amazonaws.com"}))
     rights += [Asked("lambda:GetLayerVersion", layer) for layer in asked.get("Layers") or ()]
+    if operation == "GetFunction":
+        rights.append(Asked("lambda:ListTags", resource))  # without it no tags are shown
     if operation == "CreateFunction" and asked.get("Tags"):
         rights.append(Asked("lambda:TagResource", resource))
     if (asked.get("VpcConfig") or {}).get("SubnetIds"):

@@ -1,0 +1,103 @@
+"""`wren cleanup` removes what `wren setup` has made, and nothing else."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from wren_backends import Config, WrenExecutor
+from wren_backends.deploy.role import TAG, trust_policy
+from wren_backends.local.options import BUCKET
+
+from .conftest import states
+
+
+def test_everything_goes_and_the_next_time_there_is_nothing(setup, wren, name, client, guard):
+    made = setup("--size", 256, "--packages", "toolz", test=True)
+    with WrenExecutor(1, mode="s3") as executor:
+        assert executor.submit(abs, -1).result() == 1
+    shown = wren("cleanup", "--dry-run").stdout
+    assert "delete 2 objects of jobs" in shown, shown
+    done = json.loads(wren("cleanup", "--yes", "--json").stdout)
+    assert set(states(done).values()) == {"delete"}
+    assert {what for what, _ in states(done)} == {"function", "log group", "layer", "role", "bucket", "settings"}
+    assert made["bucket"] not in [one["Name"] for one in client("s3").list_buckets()["Buckets"]]
+    assert name not in json.dumps(client("lambda").list_functions()["Functions"], default=str)
+    assert name not in json.dumps(client("iam").list_roles(), default=str)
+    assert client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{name}")["logGroups"] == []
+    assert (
+        "LayerVersions" not in client("lambda").list_layer_versions(LayerName=f"{name}-packages")
+        or not client("lambda").list_layer_versions(LayerName=f"{name}-packages")["LayerVersions"]
+    )
+    assert not Path(os.environ["XDG_CONFIG_HOME"], "wren", "wren.toml").exists()
+    guard.asked.clear()
+    assert "nothing of wren's is left" in wren("cleanup", "--yes", "--name", name).stdout
+    assert guard.changes == []
+
+
+def test_what_others_made_stays(setup, wren, name, client, account):
+    Path(os.environ["XDG_CONFIG_HOME"], "wren").mkdir(parents=True)
+    settings = Path(os.environ["XDG_CONFIG_HOME"], "wren", "wren.toml")
+    settings.write_text("# mine\nretries = 2  # often enough\n")
+    setup("--bucket", BUCKET)
+    client("s3").put_object(Bucket=BUCKET, Key=f"mine/{name}", Body=b"mine")
+    client("s3").put_object(Bucket=BUCKET, Key="wren/jobs/j/job.json", Body=b"{}")
+    lambda_client, iam = client("lambda"), client("iam")
+    arn = lambda_client.get_function_configuration(FunctionName=name)["FunctionArn"]
+    lambda_client.untag_resource(Resource=arn, TagKeys=[TAG])
+    iam.attach_role_policy(RoleName=f"{name}-worker", PolicyArn=_policy(iam, name))
+    done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
+    assert done["function", name] == "keep"
+    assert done["role", f"{name}-worker"] == "keep"
+    assert done["bucket", BUCKET] == "update"
+    assert lambda_client.get_function_configuration(FunctionName=name)
+    assert client("s3").get_object(Bucket=BUCKET, Key=f"mine/{name}")["Body"].read() == b"mine"
+    assert "Contents" not in client("s3").list_objects_v2(Bucket=BUCKET, Prefix="wren/jobs/j/")
+    assert settings.read_text() == "# mine\nretries = 2  # often enough\n"
+
+
+def _policy(iam, name):
+    document = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}}
+    return iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(document))["Policy"]["Arn"]
+
+
+def test_a_bucket_of_ours_with_objects_of_others_takes_a_word(setup, wren, name, client):
+    bucket = setup()["bucket"]
+    client("s3").put_object(Bucket=bucket, Key="thesis.pdf", Body=b"mine")
+    kept = wren("cleanup", answers="y\n").stdout
+    assert "1 objects in it are not wren's, such as thesis.pdf" in kept
+    assert client("s3").get_object(Bucket=bucket, Key="thesis.pdf")["Body"].read() == b"mine"
+    gone = wren("cleanup", "--name", name, "--bucket", bucket, "--delete-foreign-objects", "--yes").stdout
+    assert "and 1 others, such as thesis.pdf" in gone
+    assert bucket not in [one["Name"] for one in client("s3").list_buckets()["Buckets"]]
+
+
+def test_interrupted_the_next_one_goes_on(setup, wren, name, guard):
+    setup("--size", 256)
+    bucket, runs, guard.changes_left = Config.load().bucket, 0, 1
+    place = ("--name", name, "--bucket", bucket)
+    while (done := wren("cleanup", "--yes", *place, status=None)).exit_code:
+        assert "it goes on where it stopped" in done.stderr
+        guard.changes_left, runs = 1, runs + 1
+        assert runs < 20
+    guard.reset()
+    assert runs > 3
+    assert "nothing of wren's is left" in wren("cleanup", "--yes", "--name", name).stdout
+
+
+def test_single_steps(setup, wren, name, client):
+    setup("--size", 256)
+    assert f"{name}-256mb" in wren("delete-lambda", "--yes").stdout
+    assert "There is no function" in wren("delete_lambda", "--yes").stdout
+    wren("delete_role", "--yes")
+    assert "There is no role" in wren("delete-role", "--yes").stdout
+    iam = client("iam")
+    iam.create_role(RoleName=f"{name}-worker", AssumeRolePolicyDocument=json.dumps(trust_policy()))
+    assert "wren did not make it" in wren("delete_role", "--yes").stdout
+    with pytest.raises(AssertionError):
+        wren("delete_role", "--yes", "--no-such-option")
+
+
+def test_a_made_up_name_finds_nothing(wren, name):
+    assert "nothing of wren's is left" in wren("cleanup", "--name", name, "--yes").stdout

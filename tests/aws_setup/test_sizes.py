@@ -1,0 +1,64 @@
+"""Functions of several sizes side by side: the memory that is asked for chooses one."""
+
+import os
+
+import joblib
+import pytest
+
+from wren_backends import Config, DeploymentError, WrenExecutor
+
+
+@pytest.fixture
+def memory():
+    """Travels by value: what this module imports is not among the function's packages."""
+
+    def where():
+        return os.environ["AWS_LAMBDA_FUNCTION_NAME"], os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+
+    return where
+
+
+def test_each_executor_has_the_size_that_it_asks_for(setup, wren, name, memory):
+    setup("--size", 256, "--packages", "joblib")
+    for asked, function, has in (({}, name, "1769"), ({"memory_mb": 256}, f"{name}-256mb", "256")):
+        with WrenExecutor(1, **asked) as executor:
+            assert executor.submit(memory).result() == (function, has)
+            assert executor.connection.memory_mb == int(has)
+        with joblib.parallel_config("wren", n_jobs=2, **asked):
+            assert joblib.Parallel()([joblib.delayed(memory)()] * 2) == [(function, has)] * 2
+    with WrenExecutor(1, memory_mb=1769) as executor:
+        assert executor.submit(memory).result() == (name, "1769")
+    with pytest.raises(DeploymentError, match="wren deploy_lambda --size 384"):
+        WrenExecutor(1, memory_mb=384)
+    wren("deploy_lambda", "--size", 384)
+    with WrenExecutor(1, memory_mb=384) as executor:
+        assert executor.submit(memory).result() == (f"{name}-384mb", "384")
+
+
+def test_a_size_that_is_added_is_like_the_base_and_the_role_lets_it_log(setup, wren, name, client, monkeypatch):
+    setup("--timeout", 40, "--packages", "toolz", "--tag", "team=a")
+    monkeypatch.setenv("WREN_TIMEOUT_S", "")
+    said = wren("deploy_lambda", "--size", 256).stdout
+    assert f"{name}-worker: let it use s3://" in said
+    assert f"{name}: unchanged" in said
+    lambda_client = client("lambda")
+    base = lambda_client.get_function_configuration(FunctionName=name)
+    beside = lambda_client.get_function_configuration(FunctionName=f"{name}-256mb")
+    alike = ("Timeout", "Layers", "Role", "Runtime", "CodeSha256", "Handler")
+    assert {one: base[one] for one in alike} == {one: beside[one] for one in alike}
+    assert base["Environment"] != beside["Environment"]  # each has a secret of its own
+    policy = client("iam").get_role_policy(RoleName=f"{name}-worker", PolicyName="wren-backends")["PolicyDocument"]
+    log = next(one for one in policy["Statement"] if one["Sid"] == "WriteItsLog")
+    assert [one.split("/")[-1] for one in log["Resource"]] == [f"{name}:*", f"{name}-256mb:*"]
+    # From now on it is among what set-up looks after, though no setting names it.
+    assert setup()["steps"][-1]["name"] == f"{name}-256mb"
+
+
+def test_calls_that_run_out_of_memory_go_to_the_size_for_that(setup, wren, name):
+    wren("create_config", "--name", name)
+    setup("--size", 512, "--memory", 128)
+    data = 200_000_000
+    with WrenExecutor(1, retry_memory_mb=512, max_attempts=1) as executor:
+        assert executor.submit(lambda: len(bytearray(os.urandom(1)) * data)).result() == data
+        assert executor.journal.counts["call.enlarged"] == 1
+    assert Config.load().sizes_mb == (512,)

@@ -1,0 +1,112 @@
+"""The CloudFormation template makes what `wren setup` makes, and holds no secret."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import boto3
+import pytest
+import servers
+
+from wren_backends.deploy.policies import Scope, worker_policy
+
+from .guard import ACCOUNT, REGION
+
+CFN_LINT = Path(sys.executable).with_name("cfn-lint")
+NETWORK = ("--subnet", "subnet-1", "--security-group", "sg-1")
+EVERYTHING = (*NETWORK, "--size", "3008", "--tag", "a=b", "--ephemeral", "1024", "--reserved-concurrency", "5")
+
+
+@pytest.fixture
+def template(wren):
+    def read(*arguments):
+        return json.loads(wren("setup", "--template", *arguments).stdout)
+
+    return read
+
+
+@pytest.mark.parametrize("options", [(), EVERYTHING], ids=["plain", "everything"])
+def test_cfn_lint_has_nothing_to_say(template, tmp_path, options):
+    path = tmp_path / "template.json"
+    path.write_text(json.dumps(template(*options)))
+    done = subprocess.run(
+        [CFN_LINT, "--regions", REGION, "--include-checks", "W", "I", "--", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_secret_is_made_in_the_stack_and_stands_nowhere(template):
+    made = template(*EVERYTHING)
+    functions = [one for one in made["Resources"].values() if one["Type"] == "AWS::Lambda::Function"]
+    assert len(functions) == 2
+    for one, secret in zip(functions, ("Secret", "Secret3008mb"), strict=True):
+        value = one["Properties"]["Environment"]["Variables"]["WREN_FUNCTION_KEY"]
+        assert value == {"Fn::Sub": f"{{{{resolve:secretsmanager:${{{secret}}}:SecretString}}}}"}
+        generated = made["Resources"][secret]["Properties"]["GenerateSecretString"]
+        assert generated["PasswordLength"] == 64
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    """A server that knows CloudFormation too."""
+    with servers.moto(tmp_path_factory.mktemp("moto")) as url:
+        yield url
+
+
+def test_what_a_stack_has_made_is_what_set_up_makes_and_is_deployed_to(
+    template, wren, moto, monkeypatch, tmp_path, name
+):
+    def client(service):
+        return boto3.client(service, REGION, endpoint_url=moto, **servers.ADMIN)
+
+    code = tmp_path / "code.zip"
+    wren("setup", "--code", code)
+    assert "lambda_worker/handler.py" in zipfile.ZipFile(code).namelist()
+    s3, lambda_client = client("s3"), client("lambda")
+    s3.create_bucket(Bucket="code")
+    s3.upload_file(str(code), "code", "wren.zip")
+    bucket = f"stack-{name}"
+    values = {"FunctionName": name, "BucketName": bucket, "CodeBucket": "code", "CodeKey": "wren.zip", "Timeout": "60"}
+    client("cloudformation").create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(template()),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    [stack] = client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+    assert (outputs["Bucket"], outputs["Function"]) == (bucket, name)
+    role = outputs["Role"].rpartition("/")[2]
+    found = client("iam").get_role_policy(RoleName=role, PolicyName="wren-backends")["PolicyDocument"]
+    assert found == worker_policy(Scope(name, bucket, "wren", REGION, ACCOUNT))
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert {one["Expiration"]["Days"] for one in rules} == {7}
+    before = lambda_client.get_function_configuration(FunctionName=name)
+    assert len(before["Environment"]["Variables"]["WREN_FUNCTION_KEY"]) == 64
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    wren("create_config", "--bucket_name", bucket, "--name", name, "--region", REGION)
+    dry = json.loads(wren("deploy_lambda", "--dry-run", "--json").stdout)
+    assert [step["what"] for step in dry] == ["function"]
+    assert wren("deploy_lambda", "--memory", 512).exit_code == 0
+    after = lambda_client.get_function_configuration(FunctionName=name)
+    assert (after["MemorySize"], after["Timeout"], after["Role"]) == (512, 60, outputs["Role"])
+    assert after["Environment"] == before["Environment"]
+
+
+def test_a_prefix_of_odd_characters_stands_for_itself(template, monkeypatch):
+    monkeypatch.setenv("WREN_PREFIX", "a$b")
+    resources = template()["Resources"]
+    text = json.dumps(resources["Role"]["Properties"]["Policies"])
+    assert "a${!$}b/jobs/*" in text
+
+
+def test_no_aws_is_asked(template, guard):
+    template()
+    assert guard.asked == []
