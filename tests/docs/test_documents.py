@@ -33,7 +33,7 @@ def test_examples_run(example, cloud, tmp_path):
 
 
 def test_there_are_blocks_and_examples():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 6
     assert EXAMPLES
 
 
