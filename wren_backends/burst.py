@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
@@ -63,11 +64,11 @@ class BurstExecutor(Executor):
         task, inputs, delay_s = args
         if _needs_worker(task):
             return self._run_here(task, inputs, delay_s)
-        answer: Future[Any] = Future()
+        answer, key = Future[Any](), task.key
         with self._lock:
-            self._burst[task.key] = answer
-        self._secede(task.key)
-        answer.add_done_callback(lambda _: self._on_answered(task.key, answer))
+            self._burst[key] = answer
+        self._secede(key)
+        answer.add_done_callback(lambda ended: self._on_answered(key, ended))
         self._steps.submit(self._send, task, inputs, delay_s, answer)
         return answer
 
@@ -123,7 +124,9 @@ class BurstExecutor(Executor):
             _give(answer, _failure(error, 0.0, delay_s))
             return
         answer.add_done_callback(lambda _: None if call.done() else executor.abandon([call]))
-        call.add_done_callback(lambda _: _give(answer, _message(call, delay_s)))
+        # Weakly, as otherwise both would live, with the result, until Python looks for cycles.
+        answered = weakref.ref(answer)
+        call.add_done_callback(lambda ended: _answer(answered(), ended, delay_s))
 
     def _open(self) -> tuple[WrenExecutor, Prepared]:
         """The executor that is open, or a new one: at first, and when a local cloud has ended."""
@@ -183,6 +186,11 @@ def _needs_worker(task: Any) -> bool:
     # a fused chain has its tasks, by key, among its arguments
     inner = (one for argument in task.args if isinstance(argument, dict) for one in argument.values())
     return any(isinstance(one, GraphNode) and _needs_worker(one) for one in inner)
+
+
+def _answer(answer: Future[Any] | None, call: Future[Any], delay_s: float) -> None:
+    if answer is not None:
+        _give(answer, _message(call, delay_s))
 
 
 def _message(call: Future[Any], delay_s: float) -> dict[str, Any]:

@@ -69,7 +69,10 @@ class WrenPlugin(WorkerPlugin):
             del worker.executors[self.name]
         if worker.status in _ENDING:
             executor.abandon()
-            await asyncio.to_thread(functools.partial(executor.shutdown, wait=True))
+            try:
+                await asyncio.to_thread(functools.partial(executor.shutdown, wait=True))
+            except RuntimeError:  # the interpreter is ending, and starts no thread to wait in
+                executor.shutdown(wait=False)
         else:
             executor.shutdown(wait=False)
 

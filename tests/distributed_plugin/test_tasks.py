@@ -1,7 +1,9 @@
 """Tasks that are annotated run on Lambda, and only those, wherever the worker is."""
 
+import gc
 import os
 import sys
+import weakref
 
 import dask
 import dask.array as da
@@ -164,6 +166,23 @@ def test_a_future_that_a_task_returns_says_what_to_do_instead(processes):
 
     with pytest.raises(TypeError, match=r"pass on its result\(\)"):
         processes.submit(returns_future, pure=False).result(timeout=SOON_S)
+
+
+def test_a_result_that_nobody_wants_any_more_is_let_go_of_at_once(threads, collector_off):
+    future = burst(threads, np.zeros, 1000)
+    result = future.result(timeout=SOON_S)  # the worker's own object, as it is in this process
+    left = weakref.ref(result)
+    del result
+    future.release()
+    wait_for(lambda: left() is None)
+
+
+@pytest.fixture
+def collector_off():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def test_what_a_worker_lacks_is_the_tasks_error(start_cluster):

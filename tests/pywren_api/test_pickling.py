@@ -1,5 +1,6 @@
 """PyWren's futures are read by other processes, whatever became of the one that made them."""
 
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -67,6 +68,28 @@ def test_the_client_may_be_gone(cloud, tmp_path, gate):
     gate.open()
     assert [future.result(timeout=SOON_S) for future in futures] == [1, 2]
     wait_for(lambda: not following._followed)  # nobody waits for the job any more, so nobody looks
+
+
+def test_in_a_forked_process_they_do_not_hang(pywren_executor, gate):
+    ended = pywren_executor.call_async(abs, -3)
+    ended.result()
+    futures = [ended, pywren_executor.call_async(gate.hold, 1)]
+    gate.wait_entered()
+    with multiprocessing.get_context("fork").Pool(1, initializer=inherited.extend, initargs=(futures,)) as pool:
+        assert pool.apply_async(pywren.get_all_results, (futures[:1],)).get(timeout=SOON_S) == [3]
+        for read in (pywren.get_all_results, results_of_inherited):
+            with pytest.raises(RuntimeError, match="spawn"):
+                pool.apply_async(read, (futures[1:],)).get(timeout=SOON_S)
+    gate.open()
+    assert pywren.get_all_results(futures) == [3, 1]
+
+
+inherited = []
+
+
+def results_of_inherited(_):
+    assert inherited[0].result() == 3
+    return inherited[1].result()
 
 
 def test_in_the_process_that_made_it_a_future_is_the_same_call(pywren_executor, gate):

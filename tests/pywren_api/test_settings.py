@@ -71,6 +71,21 @@ def test_the_log_level_is_pywrens(run_script):
     assert "invocation.finished" in run_script(source, PYWREN_LOGLEVEL="DEBUG").stderr
 
 
+def test_all_loggers_show_what_they_have_to_say_as_in_pywren(run_script):
+    done = run_script(
+        """
+        import logging
+        import wren_backends.pywren as pywren
+
+        logging.getLogger("of.the.user").info("not yet")
+        pywren.wrenlogging.default_config("INFO")
+        logging.getLogger("of.the.user").info("now")
+        """
+    )
+    assert "[INFO] of.the.user: now" in done.stderr
+    assert "not yet" not in done.stderr
+
+
 def test_a_dummy_runs_calls_when_it_is_told_to(monkeypatch):
     executor = pywren.dummy_executor()
     seen = [1]

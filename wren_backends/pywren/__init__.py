@@ -7,7 +7,7 @@ mode `s3` unless another one is configured, so that futures can be pickled and r
 
 from __future__ import annotations
 
-from wren_backends.pywren import wrenconfig
+from wren_backends.pywren import wrenconfig, wrenlogging
 from wren_backends.pywren.executor import Executor
 from wren_backends.pywren.future import JobState, ResponseFuture
 from wren_backends.pywren.wait import ALL_COMPLETED, ALWAYS, ANY_COMPLETED, get_all_results, wait
@@ -39,4 +39,5 @@ __all__ = [
     "standalone_executor",
     "wait",
     "wrenconfig",
+    "wrenlogging",
 ]

@@ -96,6 +96,8 @@ class CallFuture(InterruptibleFuture[Any]):
         running = super().set_running_or_notify_cancel()
         if running:
             self.sent_at = time.time()
+        else:
+            self._let_go()
         return running
 
     def set_result(self, result: Any) -> None:
@@ -128,6 +130,10 @@ class CallFuture(InterruptibleFuture[Any]):
             if self._claimed or self.done():
                 return False
             self._claimed, self.done_at = True, time.time()
-        if self._call is not None:  # an outcome is found under the number of the attempt that brought it
-            self._seq, self._call = self._call.seq, None
+        self._let_go()
         return True
+
+    def _let_go(self) -> None:
+        """Keep of the call its number alone: that of the attempt that brought the outcome."""
+        if self._call is not None:
+            self._seq, self._call = self._call.seq, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any
@@ -14,6 +13,7 @@ from lambda_worker.protocol import IN_WORKER_VARIABLE
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, SerializationError
 from wren_backends.origin import origin_of
+from wren_backends.pywren import known
 from wren_backends.pywren.callfuture import CallFuture
 from wren_backends.pywren.following import Place, follow
 from wren_backends.pywren.status import invoke_status, run_status
@@ -59,9 +59,9 @@ class ResponseFuture:
         self._metadata = dict(invoke_metadata)
         self._place = place
         self._seq: int | None = None
-        self._lock = threading.Lock()
+        self._lock, self._pid = threading.Lock(), os.getpid()
         self._kept: CallFuture | None = future
-        _futures_here[callset_id, call_id] = future
+        known.futures[callset_id, call_id] = future
 
     @property
     def config(self) -> Config | None:
@@ -74,6 +74,8 @@ class ResponseFuture:
         with self._lock:
             if self._kept is None:
                 self._kept = self._find()
+            if self._pid != os.getpid() and not self._kept.done():
+                raise known.forked(str(self))
             return self._kept
 
     def _find(self) -> CallFuture:
@@ -82,9 +84,10 @@ class ResponseFuture:
                 f"{self} cannot be read inside a call: read it in the client and pass on its result(), or use "
                 "Executor.reduce"
             )
-        here = _futures_here.get((self.callset_id, self.call_id))
+        here = known.futures.get((self.callset_id, self.call_id))
         if here is not None:
             return here
+        known.check_not_forked(str(self))
         assert self._place is not None, "what has no place is not pickled without its outcome"
         assert self._seq is not None, "as above"
         return follow(self._place, self._seq)
@@ -158,7 +161,7 @@ class ResponseFuture:
         Returns:
             Whether it is cancelled now.
         """
-        if self._seq is not None and (self.callset_id, self.call_id) not in _futures_here:
+        if self._seq is not None and (self.callset_id, self.call_id) not in known.futures:
             return False
         future = self._future
         if not future.done() and not future.cancel():
@@ -233,10 +236,6 @@ class ResponseFuture:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.call_id, self.callset_id = state["call_id"], state["callset_id"]
         self._metadata, self._place, self._seq = state["metadata"], state["place"], state["seq"]
-        self._lock, self._kept = threading.Lock(), None
+        self._lock, self._pid, self._kept = threading.Lock(), os.getpid(), None
         if state["ended"] is not None:
             self._kept = CallFuture.ended(*state["ended"])
-
-
-_futures_here: weakref.WeakValueDictionary[tuple[str, str], CallFuture] = weakref.WeakValueDictionary()
-"""Futures that this process made: what it pickled and unpickles is its own call again."""
