@@ -11,7 +11,7 @@ from wren_backends.graph.costs import WORTH_S, Costs
 from wren_backends.graph.grow import Limits, grow
 from wren_backends.graph.inline import InlineBudget
 from wren_backends.graph.plan import make_plan
-from wren_backends.graph.step import is_chain, nodes_of
+from wren_backends.graph.step import is_one_branch, nodes_of
 
 SMALL, LARGE = WORTH_S / 10, 10.0
 
@@ -91,7 +91,6 @@ def test_graphs_that_cannot_be_computed_are_refused(graph, error):
 
 def test_a_chain_is_one_step_however_long_its_tasks_take():
     assert step_of(CHAIN, ["d"], cost=LARGE) == ["b", "c", "d"]
-    assert is_chain(["b", "c", "d"], make_plan(CHAIN, ["d"]))
 
 
 def test_a_chain_ends_where_it_would_take_too_long():
@@ -116,11 +115,16 @@ def test_light_tasks_run_where_their_inputs_are():
     assert (step[0], set(step[1:4])) == ("big", {"piece0", "piece1", "piece2"})
 
 
+def test_pieces_are_taken_where_the_whole_is_however_long_that_takes():
+    graph = {"big": (inc, 1), "piece": (operator.getitem, "big", 0), "other": (add, "big")}
+    step = step_of(graph, ["piece", "other"], cost=LARGE, cuts=lambda key: key == "piece")
+    assert step == ["big", "piece"]
+
+
 def test_small_fan_ins_are_one_step_with_all_that_they_wait_for():
     step = step_of(TREE, ["top"], cost=SMALL)
     assert set(step) == set(TREE)
     assert all(step.index(leaf) < step.index("top") for leaf in step if leaf != "top")
-    assert not is_chain(step, make_plan(TREE, ["top"]))
 
 
 def test_large_fan_ins_are_not():
@@ -137,6 +141,12 @@ def test_fetching_large_values_is_not_small():
         board.claim([leaf])
         board.finish([leaf], {leaf: 10**9})
     assert grow(board, "leaf2", Limits(1000.0, lambda key: SMALL)) == ["leaf2", "leaf3", "high"]
+
+
+def test_what_could_run_side_by_side_is_told_from_what_could_not():
+    assert is_one_branch(["b", "c", "d"], make_plan(CHAIN, ["d"]))
+    assert is_one_branch(["a", "left", "right"], make_plan(DIAMOND, ["end"]))
+    assert not is_one_branch(["leaf0", "leaf1", "low"], make_plan(TREE, ["top"]))
 
 
 def test_what_has_to_go_alone_does():

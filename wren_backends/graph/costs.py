@@ -48,7 +48,7 @@ class Costs:
         known = self._means_s.get(kind_of(key, node))
         if known is not None:
             return known
-        return _LIGHT_GUESS_S if _function_name(node) in _LIGHT_FUNCTIONS else _UNKNOWN_S
+        return _LIGHT_GUESS_S if cuts(node) else _UNKNOWN_S
 
     @staticmethod
     def of_fetching(size: int) -> float:
@@ -56,5 +56,6 @@ class Costs:
         return size / _BYTES_A_SECOND
 
 
-def _function_name(node: Any) -> str:
-    return str(getattr(getattr(node, "func", None), "__name__", ""))
+def cuts(node: Any) -> bool:
+    """Whether a task takes a piece of a value, by its function: whatever that takes, to move the whole takes longer."""
+    return getattr(getattr(node, "func", None), "__name__", "") in _LIGHT_FUNCTIONS

@@ -12,7 +12,7 @@ A **step** is what one call runs: tasks, one after the other. It begins with a t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from dask.typing import Key
@@ -35,12 +35,14 @@ class Limits:
         cost: How long a task is expected to take, in seconds, without fetching what it needs.
         alike: Whether two tasks may be in the same step.
         alone: Whether a task has to be in a step of its own.
+        cuts: Whether a task takes a piece of a value, which is best done where the value is.
     """
 
     longest_s: float
     cost: Callable[[Key], float]
     alike: Callable[[Key, Key], bool] = lambda one, other: True
     alone: Callable[[Key], bool] = lambda key: False
+    cuts: Callable[[Key], bool] = lambda key: False
 
 
 def grow(board: Board, first: Key, limits: Limits) -> list[Key]:
@@ -78,16 +80,15 @@ class _Step:
                 continue
             lacking = [one for one in self._board.waits_for(user) if one not in self._inside]
             if not lacking:
-                if self._is_next(user, users) and self._total_s + self._cost(user) <= self._limits.longest_s:
+                if self._belongs_here(user, users) and self._total_s + self._cost(user) <= self._limits.longest_s:
                     self._take([user])
             elif (len(lacking) + 1) * _LEAST_S <= WORTH_S:
                 found = self._gathered(user)
                 if found is not None:
                     self._take(found)
 
-    def _is_next(self, user: Key, users: object) -> bool:
-        alone = len(users) == 1  # type: ignore[arg-type]
-        return alone or self._cost(user) <= LIGHT_S
+    def _belongs_here(self, user: Key, users: Set[Key]) -> bool:
+        return len(users) == 1 or self._limits.cuts(user) or self._cost(user) <= LIGHT_S
 
     def _gathered(self, key: Key) -> list[Key] | None:
         """A task and all that it waits for, in order; None if that is too much for one step."""

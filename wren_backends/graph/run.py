@@ -40,12 +40,12 @@ from wren_backends.errors import InvocationTimeoutError, OutOfMemoryError, Stora
 from wren_backends.executor import Prepared, WrenExecutor
 from wren_backends.graph.annotations import Annotations, Traits
 from wren_backends.graph.board import Board
-from wren_backends.graph.costs import WORTH_S, Costs
+from wren_backends.graph.costs import WORTH_S, Costs, cuts
 from wren_backends.graph.grow import Limits, grow
 from wren_backends.graph.inline import InlineBudget
 from wren_backends.graph.persisted import Persisted, place_of
 from wren_backends.graph.plan import Plan
-from wren_backends.graph.step import Step, is_chain, nodes_of
+from wren_backends.graph.step import Step, is_one_branch, nodes_of
 from wren_backends.graph.watch import Watch
 from wren_backends.parcels import Landed, Parcel
 from wren_backends.tracebacks import with_remote_frames
@@ -118,8 +118,13 @@ class Computation:
         self._traits = annotations.traits(plan.work, connection, config.retry_memory_mb)
         self._board = Board(plan, annotations.priorities(plan.work))
         self._inline = InlineBudget(config.inline_limit_bytes)
-        self._longest_s = _SHARE_OF_TIME_LIMIT * connection.timeout_s
-        self._limits = Limits(self._longest_s, self._cost, self._alike, self._goes_alone)
+        self._limits = Limits(
+            longest_s=_SHARE_OF_TIME_LIMIT * connection.timeout_s,
+            cost=self._cost,
+            alike=self._alike,
+            alone=self._goes_alone,
+            cuts=lambda key: cuts(plan.nodes[key]),
+        )
         self._parcels: dict[Key, Parcel] = {}
         self._values: dict[Key, Any] = {}
         self._opened: dict[Key, Any] = {}
@@ -208,7 +213,7 @@ class Computation:
                 outputs[key] = self._inline.promise(users)
                 promised.append(key)
         travelling = tuple(one for one in needs if not self._plan.is_trivial(one))
-        patience_s = math.inf if is_chain(keys, self._plan) else _PATIENCE_S
+        patience_s = math.inf if is_one_branch(keys, self._plan) else _PATIENCE_S
         return Step(tuple(keys), nodes_of(keys, self._plan), travelling, outputs, promised, patience_s)
 
     def _send(self, step: Step) -> None:

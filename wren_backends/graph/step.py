@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +50,10 @@ class Step:
         return {node.key: float(took_s) for node, took_s in took if node.key in tasks}
 
 
-def is_chain(keys: Sequence[Key], plan: Plan) -> bool:
-    """Whether each task needs the one before it, so that no two of them could run side by side."""
-    return all(before in plan.needs[key] for before, key in itertools.pairwise(keys))
+def is_one_branch(keys: Collection[Key], plan: Plan) -> bool:
+    """Whether all tasks come of one of them, so that to run the rest elsewhere would be to send its value there."""
+    inside = set(keys)
+    return sum(inside.isdisjoint(plan.needs[key]) for key in keys) < 2
 
 
 def nodes_of(keys: Collection[Key], plan: Plan) -> tuple[Any, ...]:
