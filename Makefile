@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint format bench soak clean
+.PHONY: demo test test-long lint format bench soak conformance conformance-s3 clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/grid_search.py
@@ -31,6 +31,18 @@ bench: $(VENV)/.installed
 # 20,000 calls in each mode under faults of all kinds; about five minutes on two cores.
 soak: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m soak
+
+# Other projects' own tests on this one's surfaces: `make conformance`, or one of them with SUITE= and MODE=.
+conformance: $(VENV)/.programs
+	$(BIN)/python -m conformance_tests $(if $(SUITE),--suite $(SUITE)) $(if $(MODE),--mode $(MODE))
+
+# The core on other S3 servers than the local cloud's: Ceph's (Debian's packages) and MiniStack.
+conformance-s3: $(VENV)/.installed
+	$(BIN)/python -m conformance_tests --other-s3
+
+$(VENV)/.programs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev,programs]' --constraint constraints.txt
+	touch $@
 
 # constraints.txt says which versions this was last tested with; it is made by `make constraints`.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -70,8 +70,16 @@ def _children_but(known):
 
 @pytest.fixture(scope="session")
 def cloud(clean_surroundings):
-    """The cloud of all tests and of the scripts that they start, which find it where `wren local up` leaves word."""
-    cloud = local_cloud.start_private(CloudOptions(async_time_scale=0.001))
+    """The cloud of all tests and of the scripts that they start, which find it where `wren local up` leaves word.
+
+    Its S3 is another server's in `make conformance-s3`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        s3_port = int(os.environ.get("CONFORMANCE_S3_PORT", "0"))
+        if s3_port:
+            patch.setenv("AWS_ACCESS_KEY_ID", os.environ["CONFORMANCE_S3_KEY"])
+            patch.setenv("AWS_SECRET_ACCESS_KEY", os.environ["CONFORMANCE_S3_SECRET"])
+        cloud = local_cloud.start_private(CloudOptions(async_time_scale=0.001, s3_port=s3_port))
     # Other tests may want a private cloud of their own with other options.
     private, local_cloud._private = local_cloud._private, None
     word = state_directory() / "local.json"

@@ -13,18 +13,20 @@ from conformance_tests.suites import MODES, SUITES
 def main() -> None:
     """Run what the command line asks for; the exit status is 1 if anything is not as it should be."""
     parser = argparse.ArgumentParser(prog="python -m conformance_tests", description=__doc__)
-    parser.add_argument("--suite", choices=SUITES, help="default: all")
+    parser.add_argument("--suite", choices=SUITES, help="default: all that run on the local cloud's own S3")
+    parser.add_argument("--other-s3", action="store_true", help="those that run on other S3 servers")
     parser.add_argument("--mode", choices=MODES, help="default: both")
     parser.add_argument("--subset", action="store_true", help="only what `make test` runs of it")
     parser.add_argument("--only", nargs="+", default=(), help="what to collect in place of the suite's own arguments")
     parser.add_argument("more", nargs="*", help="further arguments of pytest, after --")
     wanted = parser.parse_args()
     results = []
-    for suite in [SUITES[wanted.suite]] if wanted.suite else SUITES.values():
+    named = [SUITES[wanted.suite]] if wanted.suite else []
+    for suite in named or [one for one in SUITES.values() if bool(one.server) == wanted.other_s3]:
         arguments = suite.subset if wanted.subset else tuple(wanted.only)
         if wanted.subset and not arguments:
             continue
-        for mode in [wanted.mode] if wanted.mode else MODES:
+        for mode in [one for one in suite.modes if wanted.mode in (None, one)]:
             results.append(run(suite, mode, tuple(wanted.more), arguments))
             if not (arguments or wanted.more):
                 report.record(results[-1])

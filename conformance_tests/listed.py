@@ -14,6 +14,8 @@ CATEGORIES = {
     "process": "looks at process ids, worker processes or their number on this machine",
     "which-backend": "asserts which class or scheduler it was that ran",
     "environment": "wants the client's environment variables, signals or resource limits in the worker",
+    "order": "asserts in which order things come that run side by side",
+    "decided": "asserts what this project does otherwise by decision, and says so in README",
     "unpicklable": "passes something that cannot be pickled, which threads can share and machines cannot",
     "upstream": "fails with the upstream project's own backend too, here or with these versions",
 }

@@ -7,7 +7,7 @@ from collections import Counter
 
 from conformance_tests.listed import CATEGORIES, read
 from conformance_tests.running import ROOT, Result, as_json
-from conformance_tests.suites import MODES, SUITES
+from conformance_tests.suites import SUITES
 
 FIGURES = ROOT / "docs" / "conformance.json"
 TABLE = ROOT / "docs" / "conformance.md"
@@ -29,7 +29,7 @@ def record(result: Result) -> None:
     """Put the row of a complete run in place of the one before it."""
     rows = json.loads(FIGURES.read_text()) if FIGURES.exists() else []
     rows = [one for one in rows if (one["suite"], one["mode"]) != (result.suite, result.mode)] + [as_json(result)]
-    places = [(suite, mode) for suite in SUITES for mode in MODES]
+    places = [(suite.name, mode) for suite in SUITES.values() for mode in suite.modes]
     rows = [one for one in rows if (one["suite"], one["mode"]) in places]
     rows.sort(key=lambda one: places.index((one["suite"], one["mode"])))
     FIGURES.parent.mkdir(exist_ok=True)

@@ -9,15 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from conformance_tests.interpreters import ROOT, with_cpythons_tests
 from conformance_tests.plugin import MODE_VARIABLE, RESULT_VARIABLE, SUITE_VARIABLE
+from conformance_tests.s3_servers import SERVERS, Server
 from conformance_tests.suites import Suite
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,20 @@ def run(suite: Suite, mode: str, more: tuple[str, ...] = (), arguments: tuple[st
 
     Args:
         suite: The suite.
-        mode: `direct` or `s3`.
+        mode: `direct`, `s3`, or `both` for suites that run in both by themselves.
         more: Further arguments of pytest, such as `-k pattern`; then entries without a test do not count.
         arguments: What to collect in place of `suite.arguments`.
     """
-    python = sys.executable
-    with tempfile.TemporaryDirectory(prefix="wren-conformance-") as home:
+    python = with_cpythons_tests() if suite.interpreter == "cpython" else sys.executable
+    with tempfile.TemporaryDirectory(prefix="wren-conformance-") as home, ExitStack() as stack:
         environment = _environment(suite, mode, Path(home))
-        command = [python, "-m", "pytest", *_options(suite), *(arguments or suite.arguments), *more]
+        server = stack.enter_context(_server(suite)) if suite.server else None
+        if server:
+            environment |= s3_environment(server)
+        command = [python, "-m", "pytest", *_options(suite), *map(_path, arguments or suite.arguments), *more]
         begun = time.monotonic()
-        with _cloud(python, environment):
-            done = subprocess.run(command, env=environment, cwd=home, check=False)
+        with nullcontext() if suite.is_ours else _cloud(python, environment):
+            done = subprocess.run(command, env=environment, cwd=ROOT if suite.is_ours else home, check=False)
         wall_s = time.monotonic() - begun
         try:
             found = json.loads(Path(environment[RESULT_VARIABLE]).read_text())
@@ -89,21 +92,38 @@ def run(suite: Suite, mode: str, more: tuple[str, ...] = (), arguments: tuple[st
         suite=suite.name,
         mode=mode,
         date=datetime.now(UTC).date().isoformat(),
-        versions=_versions(python, suite),
+        versions=_versions(python, suite) + (f", {server.name}" if server else ""),
         wall_s=round(wall_s, 1),
         **found,
     )
 
 
+@contextmanager
+def _server(suite: Suite) -> Iterator[Server]:
+    with (
+        tempfile.TemporaryDirectory(prefix="wren-conformance-") as folder,
+        SERVERS[suite.server](Path(folder)) as found,
+    ):
+        yield found
+
+
+def s3_environment(server: Server) -> dict[str, str]:
+    """What tells the tests' own local cloud, of the root's conftest.py, to use this server."""
+    return {
+        "CONFORMANCE_S3_PORT": str(server.port),
+        "CONFORMANCE_S3_KEY": server.access_key_id,
+        "CONFORMANCE_S3_SECRET": server.secret_access_key,
+    }
+
+
+def _path(argument: str) -> str:
+    """Absolute, as pytest runs in another folder."""
+    return str(ROOT / argument) if argument.startswith(("conformance_tests/", "tests/")) else argument
+
+
 def _options(suite: Suite) -> list[str]:
-    options = [
-        "-c",
-        str(ROOT / "conformance_tests" / "upstream.ini"),
-        "--rootdir",
-        "/",
-        "-p",
-        "conformance_tests.plugin",
-    ]
+    settings = ROOT / "pyproject.toml" if suite.is_ours else ROOT / "conformance_tests" / "upstream.ini"
+    options = ["-c", str(settings), "--rootdir", str(ROOT) if suite.is_ours else "/", "-p", "conformance_tests.plugin"]
     options += ["-p", suite.plugin] if suite.plugin else []
     options += ["-n", os.environ.get("JOBS", str(suite.jobs))]
     return [*options, f"--timeout={suite.timeout_s}"]

@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MODES = ("direct", "s3")
+BOTH = ("both",)
+
+_CORE = (
+    "conformance_tests/s3",
+    "tests/executor/test_contract.py",
+    "tests/executor/test_modes.py",
+    "tests/joblib_backend",
+    "tests/dask_get",
+    "tests/jobs",
+    "tests/trust",
+)
+"""What has to hold on every S3: the three surfaces, attaching to jobs, and what is trusted."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,8 @@ class Suite:
         packages: Distributions whose versions the report gives.
         jobs: Processes that run tests side by side; 0: this one.
         timeout_s: Time limit of a test in seconds.
+        modes: What it is run for, one after the other; `both`: its tests take care of the modes themselves.
+        server: S3 server to start for it, of `s3_servers.py`, in place of the local cloud's.
         interpreter: Which Python runs it: this one, or `cpython`, one that has CPython's own tests.
     """
 
@@ -31,12 +45,26 @@ class Suite:
     packages: tuple[str, ...] = ()
     jobs: int = 0
     timeout_s: int = 300
+    modes: tuple[str, ...] = MODES
+    server: str | None = None
     interpreter: str = "this"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its tests are this repository's, which start their cloud by themselves."""
+        return self.modes == BOTH
 
 
 SUITES = {
     suite.name: suite
     for suite in (
+        Suite(
+            name="cpython",
+            what="CPython's test.test_concurrent_futures, its mixins with `WrenExecutor`",
+            arguments=("-p", "no:logging", "conformance_tests/cpython"),
+            packages=("cloudpickle",),
+            interpreter="cpython",
+        ),
         Suite(
             name="joblib",
             what="joblib/test/test_parallel.py, every test that takes a backend, with `wren`",
@@ -90,6 +118,37 @@ SUITES = {
             plugin="conformance_tests.sklearn_plugin",
             packages=("scikit-learn", "joblib"),
             jobs=2,
+        ),
+        Suite(
+            name="programs",
+            what="programs that take an executor, a map or joblib, each in its documented way",
+            arguments=("conformance_tests/programs",),
+            packages=(
+                *("scipy", "tornado", "tqdm", "toolz", "networkx", "dask"),
+                *("adaptive", "emcee", "dynesty", "mlxtend", "imbalanced-learn", "hdbscan"),
+            ),
+        ),
+        Suite(
+            name="documents",
+            what="every file in examples/ and every code block of README.md",
+            arguments=("tests/docs/test_documents.py", "-k", "readme_run or examples_run"),
+            modes=BOTH,
+        ),
+        Suite(
+            name="core-on-ceph",
+            what="this project's own tests of executor, joblib, dask, jobs and trust, on Ceph's S3 gateway",
+            arguments=_CORE,
+            modes=BOTH,
+            server="ceph",
+            packages=("obstore",),
+        ),
+        Suite(
+            name="core-on-ministack",
+            what="the same on MiniStack",
+            arguments=_CORE,
+            modes=BOTH,
+            server="ministack",
+            packages=("obstore",),
         ),
     )
 }

@@ -142,14 +142,16 @@ def local() -> None:
 
 
 @local.command()
+@click.option("--s3-port", default=0, help="Port here of an S3 server to use, with AWS_ACCESS_KEY_ID's keys.")
 @_json_option
-def up(as_json: bool) -> None:
+def up(as_json: bool, s3_port: int) -> None:
     """Start it, if it does not run yet, and show how other AWS clients reach it."""
     from wren_backends.local.cloud import start_shared
     from wren_backends.local.errors import LocalCloudError
+    from wren_backends.local.options import CloudOptions
 
     try:
-        cloud = start_shared()
+        cloud = start_shared(CloudOptions(s3_port=s3_port))
     except LocalCloudError as error:
         raise DeploymentError(str(error)) from None
     if as_json:

@@ -30,6 +30,8 @@ class CloudOptions:
         cold_latency_ms: Added to the start of every execution environment.
         s3_latency_ms: Added to every request to S3.
         weed_memory_mb: Soft bound on the memory of the S3 server (GOMEMLIMIT).
+        s3_port: Port on 127.0.0.1 of an S3 server to use in place of SeaweedFS, whose keys are in AWS_ACCESS_KEY_ID and
+            AWS_SECRET_ACCESS_KEY; 0: SeaweedFS.
     """
 
     account_concurrency: int = 1000
@@ -41,6 +43,7 @@ class CloudOptions:
     cold_latency_ms: float = 0.0
     s3_latency_ms: float = 0.0
     weed_memory_mb: int = 512
+    s3_port: int = 0
 
     def arguments(self) -> list[str]:
         """Return these options as command line arguments of the supervisor."""

@@ -41,6 +41,7 @@ from .logs import LogStore
 from .moto import Moto
 from .object_store import ObjectStore
 from .options import REGION, CloudOptions, SupervisorArguments
+from .other_s3 import OtherS3, keys
 from .paths import cache_directory
 from .pool import ComputeContext
 from .processes import raise_open_file_limit
@@ -236,17 +237,26 @@ def serve(arguments: SupervisorArguments) -> int:
     for name in ("http_proxy", "https_proxy", "all_proxy"):  # everything here is on 127.0.0.1
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
-    signer = Signer(f"AKIALOCAL{secrets.token_hex(5).upper()}Q", secrets.token_urlsafe(30), REGION)
-    weed = Weed(directory, signer, arguments.options.weed_memory_mb, cache_directory() / "weed.json")
+    weed: Weed | None = None
     try:
+        weed = _s3_server(arguments.options, directory)
         check_installed()
         weed.launch()
-        asyncio.run(Supervisor(arguments, directory, signer, weed).run())
+        asyncio.run(Supervisor(arguments, directory, weed.signer, weed).run())
     except LocalCloudError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     finally:
-        weed.stop()
+        if weed is not None:
+            weed.stop()
         remove(directory)
         held.close()
     return 0
+
+
+def _s3_server(options: CloudOptions, directory: Path) -> Weed:
+    cache = cache_directory() / "weed.json"
+    if options.s3_port:
+        return OtherS3(directory, Signer(*keys(), REGION), options.weed_memory_mb, cache, options.s3_port)
+    signer = Signer(f"AKIALOCAL{secrets.token_hex(5).upper()}Q", secrets.token_urlsafe(30), REGION)
+    return Weed(directory, signer, options.weed_memory_mb, cache)
