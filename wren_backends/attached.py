@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, check_job_id
+from wren_backends import loops
 from wren_backends.connection import Connection
 from wren_backends.errors import ConfigError, InvocationError, WrenError
 from wren_backends.events import PROCESS, Journal, Listener, logger
@@ -80,7 +81,7 @@ class AttachedJob:
         self._resolver = Resolver()
         self._opened: Future[None] = Future()
         self._caught_up = threading.Event()
-        self._loop = asyncio.new_event_loop()
+        self._loop = loops.Loop()
         self._closed = asyncio.Event()
         self._follower = Follower(
             connection,

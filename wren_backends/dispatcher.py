@@ -31,6 +31,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from lambda_worker.protocol import BlobRef, Bytes, Payload
+from wren_backends import loops
 from wren_backends.calls import Call, Numbers
 from wren_backends.config import Config
 from wren_backends.connection import Connection, open_store
@@ -101,7 +102,7 @@ class Dispatcher:
         self._closing = False
         self._cancelling = False
 
-        self._loop = asyncio.new_event_loop()
+        self._loop = loops.Loop()
         self._threads = [
             threading.Thread(target=self._run_loop, name=f"wren-dispatcher-{job_id}"),
             threading.Thread(target=self._resolver.run, name=f"wren-resolver-{job_id}"),

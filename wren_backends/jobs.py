@@ -5,7 +5,6 @@ Nothing is unpickled here; `attached.py` has the values.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from lambda_worker import codec
 from lambda_worker.objects import MissingObjectError, ObjectInfo, ObjectStore, ObjectStoreError
 from lambda_worker.protocol import Frame, ProtocolError, check_job_id, outcome_folder
+from wren_backends import loops
 from wren_backends.attached import checked_job_id
 from wren_backends.connection import Connection, open_store
 from wren_backends.errors import StorageError
@@ -118,7 +118,7 @@ def _run(work: Coroutine[Any, Any, T], connection: Connection) -> T:
     """Run to the end, on a thread of its own: where this is called an event loop may run, as in a notebook."""
     try:
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(asyncio.run, work).result()
+            return pool.submit(loops.run, work).result()
     except ObjectStoreError as error:
         raise StorageError(
             f"the jobs in bucket {connection.bucket!r}: {error}. Check bucket and credentials"
