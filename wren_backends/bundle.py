@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import platform
 import re
 import sys
 import threading
@@ -24,7 +25,9 @@ from wren_backends.own_modules import Findable, Roots, files_of, loaded_roots, s
 
 _LOOK_EVERY_S = 1.0
 _LIMIT_BYTES = 50 * 1024 * 1024
-_FOREIGN = re.compile(r"(?P<stem>.+?)(\.cp\w*-win\w*|\.cpython-\w+-darwin)?\.(pyd|so|dylib|dll)")
+_MACHINE_CODE = re.compile(r"[^.]*(.*)\.(pyd|so|dylib|dll)")
+_MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+"""Names of machines as file names of extension modules have them (PEP 3149, PEP 600), by those of AWS and of Python."""
 
 
 class UserModules:
@@ -32,12 +35,12 @@ class UserModules:
 
     Args:
         blobs: Takes the bundle.
-        for_linux: Whether it is unpacked on Linux, as on AWS it always is.
+        architecture: Of the Linux that it is unpacked on, in AWS's words; empty: of a system like this one.
     """
 
-    def __init__(self, blobs: Blobs, *, for_linux: bool = True) -> None:
+    def __init__(self, blobs: Blobs, *, architecture: str = "") -> None:
         self._blobs = blobs
-        self._for_linux = for_linux
+        self._machine = _MACHINES.get(architecture, "") or (_here() if sys.platform == "linux" else "")
         self._lock = threading.Lock()
         self._counted = -1
         self._loaded: Roots = {}
@@ -111,32 +114,42 @@ class UserModules:
             for path, name in files_of(self._findable.with_imports(roots))
             if not any(one in str(path) for one in self._left_out)
         ]
-        foreign = [(path, name) for path, name in files if self._for_linux and _is_foreign(name)]
-        _warn_of_foreign(foreign, files)
+        foreign = [(path, name) for path, name in files if self._machine and _is_foreign(name, self._machine)]
+        _warn_of_foreign(foreign, files, self._machine)
         left_out = {name for _, name in foreign}
         return ((path, name) for path, name in files if name not in left_out)
 
 
-def _is_foreign(name: str) -> bool:
-    """Whether a file is machine code that Linux cannot load."""
-    found = _FOREIGN.fullmatch(name)
+def _here() -> str:
+    return _MACHINES.get(platform.machine().lower(), "")
+
+
+def _is_foreign(name: str, machine: str) -> bool:
+    """Whether a file is machine code that Linux on such a machine cannot load, as far as its name says so."""
+    found = _MACHINE_CODE.fullmatch(name.rpartition("/")[2])
     if found is None:
         return False
-    return found[3] != "so" or found[2] is not None or (sys.platform != "linux" and "linux" not in name)
+    tag, kind = found.groups()
+    if kind != "so" or "darwin" in tag:
+        return True
+    if any(one in tag for one in _MACHINES.values()):
+        return machine not in tag
+    return (sys.platform, _here()) != ("linux", machine)  # it was built here
 
 
 _told: set[str] = set()
 
 
-def _warn_of_foreign(foreign: list[tuple[Path, str]], files: list[tuple[Path, str]]) -> None:
-    """Once for each file that has no counterpart for Linux beside it."""
-    stems = {name.partition(".")[0] for _, name in files if name.endswith(".so") and not _is_foreign(name)}
+def _warn_of_foreign(foreign: list[tuple[Path, str]], files: list[tuple[Path, str]], machine: str) -> None:
+    """Once for each file that has no counterpart beside it."""
+    left_out = {name for _, name in foreign}
+    stems = {name.partition(".")[0] for _, name in files if name.endswith(".so") and name not in left_out}
     missing = [name for path, name in foreign if name.partition(".")[0] not in stems and str(path) not in _told]
     _told.update(str(path) for path, _ in foreign)
     if missing:
         text = (
-            f"your own modules hold extension modules that Linux cannot load, so they stay here: {', '.join(missing)}. "
-            "What needs them has to be built for Linux and deployed among the function's packages"
+            f"your own modules hold machine code that the function's Linux on {machine} cannot load, so it stays here: "
+            f"{', '.join(missing)}. What needs it has to be built for that, and deployed among the function's packages"
         )
         warnings.warn(text, UserWarning, stacklevel=2)
 

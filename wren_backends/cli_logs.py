@@ -68,9 +68,13 @@ def logs(follow: bool, job: str | None, call: int | None, since: str | None, as_
 
 def _follow(tail: Tail, as_json: bool) -> None:
     try:
+        _print(tail.poll(), as_json)
         while True:
-            _print(tail.poll(), as_json)
             time.sleep(_POLL_S)
+            try:
+                _print(tail.poll(), as_json)
+            except DeploymentError as error:  # it worked before, so it may again
+                click.echo(f"wren: {error}. Trying again.", err=True)
     except KeyboardInterrupt:
         _print(tail.rest(), as_json)
 

@@ -53,6 +53,7 @@ class Connection:
         proxy_url: HTTP proxy on the way to Lambda; None: none.
         ca_file: PEM file of the authorities that certificates may come from; None: those of the system.
         is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
+        architecture: `x86_64` or `arm64`; empty: this machine's.
         open_client: Gives boto3's client of another service in the same place, one for each service.
     """
 
@@ -73,6 +74,7 @@ class Connection:
     proxy_url: str | None = field(default=None, repr=False)  # it may hold a password
     ca_file: str | None = None
     is_gone: Callable[[], bool] = lambda: False
+    architecture: str = ""
     open_client: Callable[[str], Any] = field(default=_no_client, repr=False)
 
 
@@ -253,6 +255,7 @@ def _connect_aws(config: Config) -> Connection:
         max_workers=default_max_workers(config),
         proxy_url=proxy_url(client.meta.endpoint_url),
         ca_file=ca_file(session),
+        architecture=str((described.get("Architectures") or ["x86_64"])[0]),
         open_client=_once(lambda service: session.client(service, config=_patience())),
     )
 

@@ -104,8 +104,7 @@ class WrenExecutor(Executor):
             self.journal,
             larger=connect_larger(self.config),
         )
-        on_linux = sys.platform == "linux" or not self.connection.is_local
-        self._modules = UserModules(self._dispatcher.blobs, for_linux=on_linux)
+        self._modules = UserModules(self._dispatcher.blobs, architecture=self.connection.architecture)
         # An executor that is dropped without shutdown finishes what it was given; the dispatcher does not refer to it.
         self._finalizer = weakref.finalize(self, self._dispatcher.close, wait=False, cancel=False)
         self._finalizer.atexit = False

@@ -1,11 +1,13 @@
 """The user's own modules are there in a call, wherever they lie and however they are installed, as they are now."""
 
+import platform
 import subprocess
 import sys
 import sysconfig
 import textwrap
 
 import pytest
+from as_on_aws import deploy_function
 
 
 @pytest.fixture
@@ -295,7 +297,11 @@ def test_an_extension_built_in_place_travels(lay, run_script, tmp_path):
     ]
 
 
-def test_an_extension_for_another_system_stays_and_is_named(lay, run_script):
+THIS, OTHER = ("x86_64", "aarch64") if platform.machine() == "x86_64" else ("aarch64", "x86_64")
+
+
+@pytest.mark.parametrize("where", ["local", "aws"])
+def test_machine_code_for_another_system_stays_and_is_named(lay, run_script, cloud, where):
     lay(
         {
             "pack/__init__.py": """
@@ -305,13 +311,15 @@ def test_an_extension_for_another_system_stays_and_is_named(lay, run_script):
                     def answer(): return 41
             """,
             "pack/_fast.cpython-311-darwin.so": "machine code of another system",
-            "pack/_both.cpython-311-darwin.so": "machine code of another system",
-            "pack/_both.cpython-311-x86_64-linux-gnu.so": "machine code of this one",
+            f"pack/_other.cpython-311-{OTHER}-linux-gnu.so": "machine code of another machine",
+            f"pack/_both.cpython-311-{OTHER}-linux-gnu.so": "machine code of another machine",
+            f"pack/_both.cpython-311-{THIS}-linux-gnu.so": "machine code of this one",
         }
     )
-    done = run_script(CALL + "import pack\nprint(call(pack.answer))")
+    environment = deploy_function(cloud, "for-machine-code") if where == "aws" else {}
+    done = run_script(CALL + "import pack\nprint(call(pack.answer))", **environment)
     assert said(done) == ["41"]
-    assert "pack/_fast.cpython-311-darwin.so" in done.stderr
+    assert f"pack/_fast.cpython-311-darwin.so, pack/_other.cpython-311-{OTHER}-linux-gnu.so" in done.stderr
     assert "_both" not in done.stderr
     assert "deployed among the function's packages" in done.stderr
 

@@ -283,6 +283,9 @@ LAMBDA_AND_LOGS = {
     ("logs:PutLogEvents", f"{LOG}:log-stream:2026/01/01/[$LATEST]0"): {"worker"},
     ("logs:PutLogEvents", f"{LOG}-2:log-stream:2026/01/01/[$LATEST]0"): set(),
     ("logs:GetLogEvents", f"{LOG}:log-stream:2026/01/01/[$LATEST]0"): set(),
+    ("logs:FilterLogEvents", f"{LOG}:log-stream:"): {"client"},
+    ("logs:DescribeLogStreams", f"{LOG}:log-stream:"): {"client"},
+    ("logs:FilterLogEvents", f"{LOG}-2:log-stream:"): set(),
     ("logs:CreateLogGroup", f"{LOG}-2:log-stream:"): set(),
     ("logs:DeleteLogGroup", f"{LOG}:log-stream:"): set(),
 }
