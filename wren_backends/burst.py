@@ -12,14 +12,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from dask._task_spec import GraphNode, Task
-from dask.sizeof import sizeof
 from dask.utils import key_split
 from distributed import Reschedule
-from distributed.core import error_message
 from distributed.worker import _run_task
 from distributed.worker_state_machine import SecedeEvent
 
@@ -27,7 +25,7 @@ from lambda_worker.batches import run_dask_task
 from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
 from wren_backends.executor import Prepared, WrenExecutor
-from wren_backends.origin import origin_of
+from wren_backends.taskanswer import answer_with, failure, give
 
 _FEWEST_AHEAD, _AHEAD = 256, 4  # as in dask.py
 
@@ -101,7 +99,7 @@ class BurstExecutor(Executor):
         with self._lock:
             if self._burst.get(key) is answer:
                 del self._burst[key]
-            self._seceded.discard(key)
+                self._seceded.discard(key)
             following = next((one for one in self._taken_from_held() if one in self._burst), None)
         if following is not None:
             self._secede(following)
@@ -121,12 +119,12 @@ class BurstExecutor(Executor):
                 prepared, (task, inputs), {}, name=f"dask key {task.key!r}", kind=key_split(task.key)
             )
         except Exception as error:  # noqa: BLE001  it is the task's
-            _give(answer, _failure(error, 0.0, delay_s))
+            give(answer, failure(error, 0.0, delay_s))
             return
         answer.add_done_callback(lambda _: None if call.done() else executor.abandon([call]))
         # Weakly, as otherwise both would live, with the result, until Python looks for cycles.
         answered = weakref.ref(answer)
-        call.add_done_callback(lambda ended: _answer(answered(), ended, delay_s))
+        call.add_done_callback(lambda ended: answer_with(answered(), ended, delay_s))
 
     def _open(self) -> tuple[WrenExecutor, Prepared]:
         """The executor that is open, or a new one: at first, and when a local cloud has ended."""
@@ -137,20 +135,26 @@ class BurstExecutor(Executor):
 
     # ---- the end
 
-    def drop(self, key: Any) -> None:
-        """The worker does not want a task any more: if it is here, its slot on Lambda is free."""
+    def drop_cancelled(self, key: Any) -> None:
+        """Drop a task if its worker does not want it any more; called on the worker's event loop."""
+        task = self._worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            self._drop(key)
+
+    def _drop(self, key: Any) -> None:
+        """Abandon a task's call, if it is here: its slot on Lambda is free."""
         with self._lock:
             answer = self._burst.get(key)
         if answer is not None:
             # Should it want it again meanwhile, it has to be told that this attempt brings nothing.
-            _give(answer, _failure(Reschedule(), 0.0, 0.0))
+            give(answer, failure(Reschedule(), 0.0, 0.0))
 
     def abandon(self) -> None:
         """Drop all tasks."""
         with self._lock:
             keys = list(self._burst)
         for key in keys:
-            self.drop(key)
+            self._drop(key)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks.
@@ -186,62 +190,3 @@ def _needs_worker(task: Any) -> bool:
     # a fused chain has its tasks, by key, among its arguments
     inner = (one for argument in task.args if isinstance(argument, dict) for one in argument.values())
     return any(isinstance(one, GraphNode) and _needs_worker(one) for one in inner)
-
-
-def _answer(answer: Future[Any] | None, call: Future[Any], delay_s: float) -> None:
-    if answer is not None:
-        _give(answer, _message(call, delay_s))
-
-
-def _message(call: Future[Any], delay_s: float) -> dict[str, Any]:
-    """What distributed's `_run_task_simple` would have returned; `call` is done."""
-    origin = origin_of(call)
-    seconds = origin.seconds if origin else 0.0
-    if call.cancelled():
-        return _failure(Reschedule(), seconds, delay_s)
-    error = call.exception()
-    if isinstance(error, CancelledError):
-        return _failure(Reschedule(), seconds, delay_s)
-    if error is not None:
-        return _failure(error, seconds, delay_s)
-    value = call.result()
-    # The dashboard has a row for each thread; so it has one for each execution environment.
-    row = int(origin.environment_id[:8] or "0", 16) if origin else 0
-    return {
-        "op": "task-finished",
-        "status": "OK",
-        "result": value,
-        "nbytes": sizeof(value),
-        "type": type(value) if value is not None else None,
-        **_times(seconds, delay_s),
-        "thread": row,
-    }
-
-
-def _failure(error: BaseException, seconds: float, delay_s: float) -> dict[str, Any]:
-    try:
-        raise error  # distributed takes the traceback of the exception that is being handled
-    except BaseException as caught:  # noqa: BLE001  as above
-        message = error_message(caught)
-    return {
-        **message,
-        "op": "task-erred",
-        "actual_exception": error,
-        **_times(seconds, delay_s),
-        "thread": threading.get_ident(),
-    }
-
-
-def _times(seconds: float, delay_s: float) -> dict[str, float]:
-    """When it ran, by the scheduler's clock, without the time it waited: the scheduler learns from these."""
-    stop = time.time() + delay_s
-    return {"start": stop - seconds, "stop": stop}
-
-
-def _give(answer: Future[Any], message: dict[str, Any]) -> None:
-    """Answer, if nobody has: the call's end and its cancelling may come together."""
-    with answer._condition:
-        if answer.done() or answer.running():
-            return
-        answer.set_running_or_notify_cancel()
-    answer.set_result(message)

@@ -48,7 +48,7 @@ class WrenPlugin(WorkerPlugin):
             raise ConfigError("give either config= or single settings, not both")
         self.name = name
         self.config = config or Config.load(**settings)
-        self._executor: BurstExecutor | None = None
+        self._executors: tuple[BurstExecutor, ...] = ()  # workers in one process may have been given one plugin
 
     def setup(self, worker: Any) -> None:
         """Put the executor in place; nothing is opened before the first task for it.
@@ -58,15 +58,16 @@ class WrenPlugin(WorkerPlugin):
         """
         if self.name in worker.executors:
             raise ConfigError(f"the worker has an executor {self.name!r} already: give WrenPlugin another name")
-        self._executor = worker.executors[self.name] = BurstExecutor(worker, self.config)
+        executor = worker.executors[self.name] = BurstExecutor(worker, self.config)
+        self._executors += (executor,)
 
     async def teardown(self, worker: Any) -> None:
         """Take the executor away: at the end of the worker its calls are abandoned, else they come to their end."""
-        executor, self._executor = self._executor, None
-        if executor is None:
+        executor = worker.executors.get(self.name)
+        if executor not in self._executors:
             return
-        if worker.executors.get(self.name) is executor:
-            del worker.executors[self.name]
+        del worker.executors[self.name]
+        self._executors = tuple(one for one in self._executors if one is not executor)
         if worker.status in _ENDING:
             executor.abandon()
             try:
@@ -78,5 +79,6 @@ class WrenPlugin(WorkerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """Called by the worker when a task changes its state; a task that is released while it runs was cancelled."""
-        if self._executor is not None and finish == "released" and start in ("executing", "long-running"):
-            self._executor.drop(key)
+        if finish == "released" and start in ("executing", "long-running"):
+            for executor in self._executors:
+                executor.drop_cancelled(key)

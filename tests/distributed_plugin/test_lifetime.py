@@ -76,6 +76,19 @@ def test_names_that_are_taken_are_refused(start_cluster):
         client.register_plugin(WrenPlugin("mine"))
 
 
+def test_workers_may_be_given_one_plugin(start_cluster, gate):
+    client = start_cluster(
+        n_workers=2, threads_per_worker=1, processes=False, plugins={WrenPlugin("given", max_workers=2)}
+    )
+    first, second = client.scheduler_info()["workers"]
+    held = burst(client, gate.hold, 1, executor="given", workers=[first], key="held")
+    gate.wait_entered()
+    client.retire_workers([second])
+    assert burst(client, on_lambda, executor="given").result(timeout=SOON_S)
+    gate.open()
+    assert held.result(timeout=SOON_S) == 1
+
+
 def test_a_plugin_that_is_not_used_opens_nothing(cloud, tmp_path):
     before = our_threads()
     with (

@@ -63,7 +63,7 @@ def test_waiting_has_an_end(pywren_executor, gate):
     for ask in (held.result, held.exception):
         with pytest.raises(TimeoutError):
             ask(timeout=0.01)
-    assert pywren.wait([held, quick], pywren.ALWAYS) == ([quick], [held])
+    assert pywren.wait([held, quick], pywren.wren.ALWAYS) == ([quick], [held])
     assert pywren.wait([held, quick], timeout=0.01) == ([quick], [held])
     gate.open()
     assert pywren.wait([held, quick], THREADPOOL_SIZE=1, WAIT_DUR_SEC=1) == ([held, quick], [])
@@ -80,7 +80,7 @@ def test_calls_are_cancelled_before_they_are_sent_and_while_they_run(cloud, gate
         assert runs.cancel()
         for future in (runs, waits):
             assert future.cancelled()
-            with pytest.raises(CancelledError):
+            with pytest.raises(CancelledError, match="was cancelled"):
                 future.result(timeout=SOON_S)
             with pytest.raises(CancelledError):
                 future.exception(timeout=SOON_S)

@@ -10,14 +10,18 @@ from __future__ import annotations
 from wren_backends.pywren import wrenconfig, wrenlogging
 from wren_backends.pywren.executor import Executor
 from wren_backends.pywren.future import JobState, ResponseFuture
-from wren_backends.pywren.wait import ALL_COMPLETED, ALWAYS, ANY_COMPLETED, get_all_results, wait
 from wren_backends.pywren.wren import (
+    ALL_COMPLETED,
+    ALWAYS,
+    ANY_COMPLETED,
     default_executor,
     dummy_executor,
+    get_all_results,
     lambda_executor,
     local_executor,
     remote_executor,
     standalone_executor,
+    wait,
 )
 
 __version__ = "0.4.0"

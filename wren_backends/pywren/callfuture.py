@@ -121,7 +121,7 @@ class CallFuture(InterruptibleFuture[Any]):
             return True
         if not self._claim():
             return False
-        super().set_exception(CancelledError("the call was given up while it ran"))
+        super().set_exception(CancelledError("the call was cancelled while it ran"))
         return True
 
     def _claim(self) -> bool:

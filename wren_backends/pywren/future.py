@@ -141,8 +141,8 @@ class ResponseFuture:
     def _error(self, timeout: float | None) -> BaseException | None:
         try:
             return self._future.exception(timeout)
-        except CancelledError as error:
-            return error
+        except CancelledError:
+            return CancelledError(f"{self} was cancelled before it was sent")
 
     def done(self) -> bool:
         """Whether the call has ended, in whatever way."""
@@ -152,11 +152,14 @@ class ResponseFuture:
         """Whether an invocation carries it."""
         return self._future.running()
 
-    def cancel(self) -> bool:
+    def cancel(self, storage_handler: object = None) -> bool:
         """Give the call up: if it was not sent it never is, else nobody waits for it any more.
 
         Lambda cannot be told to stop a call that has begun: it runs to its end and is billed. Only the process that
         made the call can do this.
+
+        Args:
+            storage_handler: PyWren's; has no meaning here.
 
         Returns:
             Whether it is cancelled now.

@@ -1,4 +1,4 @@
-"""PyWren's factories of executors."""
+"""PyWren's factories of executors; the rest of what its module `wren` had can be had here as well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ from wren_backends.errors import ConfigError
 from wren_backends.events import set_log_level_from_environment
 from wren_backends.pywren.executor import Executor
 from wren_backends.pywren.invokers import DummyInvoker, LambdaInvoker
+from wren_backends.pywren.wait import ALL_COMPLETED, ALWAYS, ANY_COMPLETED, get_all_results, wait
 from wren_backends.pywren.wrenconfig import to_settings
+
+__all__ = [
+    "ALL_COMPLETED",
+    "ALWAYS",
+    "ANY_COMPLETED",
+    "default_executor",
+    "dummy_executor",
+    "get_all_results",
+    "lambda_executor",
+    "local_executor",
+    "remote_executor",
+    "standalone_executor",
+    "wait",
+]
 
 Settings = Mapping[str, Any] | Config | None
 
