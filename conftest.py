@@ -34,6 +34,7 @@ def clean_surroundings(tmp_path_factory):
         patch.setenv("HOME", str(home))
         for name in ("CONFIG", "STATE", "CACHE", "DATA"):
             patch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+        patch.setenv("DASK_TEMPORARY_DIRECTORY", str(home / "dask"))
         # Without it boto3 asks an address that only exists on EC2, and waits for an answer.
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.chdir(home)

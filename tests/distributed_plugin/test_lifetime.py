@@ -1,6 +1,7 @@
 """The plugin on workers that come, go, start anew and get it twice."""
 
 import os
+import signal
 import threading
 
 import dask
@@ -33,6 +34,16 @@ def test_a_worker_that_starts_anew_has_the_plugin(processes):
     processes.restart()
     assert not before & set(processes.run(os.getpid).values())
     assert burst(processes, on_lambda).result(timeout=SOON_S)
+
+
+def test_tasks_of_a_worker_that_is_killed_run_again(processes, gate):
+    held = burst(processes, gate.hold, 7)
+    gate.wait_entered()
+    (pid,) = processes.run(os.getpid).values()
+    os.kill(pid, signal.SIGKILL)
+    gate.wait_entered(2)
+    gate.open()
+    assert held.result(timeout=SOON_S) == 7
 
 
 def test_a_new_worker_has_the_plugin(start_cluster):
