@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint format bench soak conformance conformance-s3 clean
+.PHONY: demo test test-long test-aws on-aws lint format bench soak conformance conformance-s3 clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/grid_search.py
@@ -14,6 +14,15 @@ test: $(VENV)/.installed
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
+
+# The conformance suites on a function of your AWS account that `wren setup` has made; this costs some cents.
+test-aws: on-aws $(VENV)/.installed
+	WREN_CLOUD=aws $(BIN)/wren test_function
+	TEST_ON_AWS=1 WREN_CLOUD=aws $(BIN)/python -m pytest conformance_tests
+
+on-aws:
+	@test -n "$$WREN_BUCKET" || { echo "make test-aws: set WREN_BUCKET (and WREN_FUNCTION) to what \`wren setup\` has \
+	made in your AWS account, and AWS_PROFILE or other credentials of boto3's" >&2; exit 2; }
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ def test_what_is_there_stays_unless_it_is_forced(wren, file):
     assert "--force" in refused
     assert Config.load().bucket == "old"
     said = json.loads(wren("create_config", "--bucket", "new", "--memory", 512, "--force", "--json").stdout)
-    assert said["changes"] == ["memory_mb = 512, bucket = 'new' instead of 'old'"]
+    assert said["changes"] == ["bucket = 'new' instead of 'old', memory_mb = 512"]
     assert file.read_text().startswith("# my own\n")
     assert (Config.load().bucket, Config.load().memory_mb, Config.load().retries) == ("new", 512, 3)
 

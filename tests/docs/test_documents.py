@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wren_backends import Config
-from wren_backends.deploy.role import Scope, client_policy, worker_policy
+from wren_backends.deploy.permissions import cleanup_policy, setup_policy
+from wren_backends.deploy.policies import Scope, client_policy, worker_policy
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -61,11 +62,13 @@ def rights(who, policy):
     """The rows of SECURITY.md's table that a policy makes."""
     for statement in policy["Statement"]:
         assert statement["Effect"] == "Allow"
-        to = _code(one.split(":", 5)[5] for one in statement["Resource"])
-        if "Condition" in statement:
-            [(operator, keys)] = statement["Condition"].items()
-            assert (operator, list(keys)) == ("StringLike", ["s3:prefix"])
-            to += f" where the listed prefix is {_code(keys['s3:prefix'])}"
+        to = _code(one.split(":", 5)[-1] for one in statement["Resource"])
+        conditions = statement.get("Condition", {})
+        if "StringLike" in conditions:
+            to += f" where the listed prefix is {_code(conditions.pop('StringLike').pop('s3:prefix'))}"
+        if "StringEquals" in conditions:
+            to += f" for {_code([conditions.pop('StringEquals').pop('iam:PassedToService')])}"
+        assert not conditions
         yield f"| {who} | {_code(statement['Action'])} | {to} |"
 
 
@@ -75,6 +78,11 @@ def _code(words):
 
 def test_the_table_of_rights_is_that_of_the_policies():
     scope = Scope("FUNCTION", "BUCKET", "PREFIX", "REGION", "ACCOUNT")
-    expected = [*rights("worker", worker_policy(scope)), *rights("client", client_policy(scope))]
-    found = re.findall(r"^\| (?:worker|client) \| .*$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    expected = [
+        *rights("worker", worker_policy(scope)),
+        *rights("client", client_policy(scope)),
+        *rights("setup", setup_policy(scope, "ROLE")),
+        *rights("cleanup", cleanup_policy(scope, "ROLE")),
+    ]
+    found = re.findall(r"^\| (?:worker|client|setup|cleanup) \| .*$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
     assert found == expected

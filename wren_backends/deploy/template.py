@@ -20,7 +20,6 @@ from wren_backends.deploy.policies import Document, Scope, client_policy, trust_
 from wren_backends.deploy.role import POLICY_NAME
 from wren_backends.deploy.setup import sizes_beside, tags_of
 
-_POLICY_VARIABLES = ("${*}", "${?}", "${$}")  # IAM's own, which are no substitutions of CloudFormation's
 _NOT_HEXADECIMAL = "ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ"
 
 Template = dict[str, Any]
@@ -175,6 +174,8 @@ def _function(config: Config, size: str, name: str, memory_mb: Any) -> Template:
     return {
         secret: {
             "Type": "AWS::SecretsManager::Secret",
+            "DeletionPolicy": "Delete",
+            "UpdateReplacePolicy": "Delete",
             "Properties": {
                 "Description": {"Fn::Sub": f"Seals the outcomes of the calls of {name}"},
                 "GenerateSecretString": {
@@ -221,12 +222,8 @@ def _substituted(policy: Document) -> Any:
         return {name: _substituted(value) for name, value in policy.items()}
     if isinstance(policy, list):
         return [_substituted(value) for value in policy]
-    if not isinstance(policy, str) or "${" not in policy:
-        return policy
-    text = policy
-    for variable in _POLICY_VARIABLES:
-        text = text.replace(variable, f"${{!{variable[2]}}}")
-    return {"Fn::Sub": text}
+    # What IAM would substitute itself is no part of a valid prefix.
+    return {"Fn::Sub": policy} if isinstance(policy, str) and "${" in policy else policy
 
 
 def _without_empty_substitutions(rule: Template) -> Template:
