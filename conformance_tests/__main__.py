@@ -18,8 +18,14 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, help="default: both")
     parser.add_argument("--subset", action="store_true", help="only what `make test` runs of it")
     parser.add_argument("--only", nargs="+", default=(), help="what to collect in place of the suite's own arguments")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing: write the table anew, as the list has changed"
+    )
     parser.add_argument("more", nargs="*", help="further arguments of pytest, after --")
     wanted = parser.parse_args()
+    if wanted.report:
+        report.write(report.rows())
+        return
     results = []
     named = [SUITES[wanted.suite]] if wanted.suite else []
     for suite in named or [one for one in SUITES.values() if bool(one.server) == wanted.other_s3]:

@@ -18,7 +18,7 @@ from conformance_tests.listed import entries
 SUITE_VARIABLE, MODE_VARIABLE, RESULT_VARIABLE = "CONFORMANCE_SUITE", "CONFORMANCE_MODE", "CONFORMANCE_RESULT"
 
 _OURS = "listed: "
-_PACKAGES = ("joblib", "dask", "sklearn", "distributed", "conformance_tests")
+_PACKAGES = ("joblib", "dask", "sklearn", "conformance_tests", "tests")
 
 
 def test_id(nodeid: str) -> str:
@@ -26,15 +26,10 @@ def test_id(nodeid: str) -> str:
     path, separator, rest = nodeid.partition("::")
     parts = Path(path).parts
     starts = [index for index, part in enumerate(parts) if part in _PACKAGES]
-    return (
-        "/".join(
-            parts[starts[-1] if starts and parts[starts[-1]] == "conformance_tests" else starts[0] :]
-            if starts
-            else parts
-        )
-        + separator
-        + rest
-    )
+    # Folders further up may have such a name too: a checkout's, for one. Ours is the innermost, theirs below
+    # site-packages the first.
+    named = [index for index in starts if parts[index - 1] == "site-packages"] or starts[-1:] or [len(parts) - 1]
+    return "/".join(parts[named[0] :]) + separator + rest
 
 
 @pytest.hookimpl(trylast=True)

@@ -27,14 +27,22 @@ Other projects' own tests, run against this one's surfaces on the local cloud. E
 
 def record(result: Result) -> None:
     """Put the row of a complete run in place of the one before it."""
-    rows = json.loads(FIGURES.read_text()) if FIGURES.exists() else []
-    rows = [one for one in rows if (one["suite"], one["mode"]) != (result.suite, result.mode)] + [as_json(result)]
+    write([one for one in rows() if (one["suite"], one["mode"]) != (result.suite, result.mode)] + [as_json(result)])
+
+
+def rows() -> list[dict]:
+    """Return the rows that there are."""
+    return json.loads(FIGURES.read_text()) if FIGURES.exists() else []
+
+
+def write(found: list[dict]) -> None:
+    """Write rows and table, in the order of the suites; those of suites that are no more are left out."""
     places = [(suite.name, mode) for suite in SUITES.values() for mode in suite.modes]
-    rows = [one for one in rows if (one["suite"], one["mode"]) in places]
-    rows.sort(key=lambda one: places.index((one["suite"], one["mode"])))
+    kept = [one for one in found if (one["suite"], one["mode"]) in places]
+    kept.sort(key=lambda one: places.index((one["suite"], one["mode"])))
     FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text(json.dumps(rows, indent=1) + "\n")
-    TABLE.write_text(as_markdown(rows))
+    FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
+    TABLE.write_text(as_markdown(kept))
 
 
 def as_markdown(rows: list[dict]) -> str:

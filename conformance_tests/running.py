@@ -75,7 +75,17 @@ def run(suite: Suite, mode: str, more: tuple[str, ...] = (), arguments: tuple[st
         server = stack.enter_context(_server(suite)) if suite.server else None
         if server:
             environment |= s3_environment(server)
-        command = [python, "-m", "pytest", *_options(suite), *map(_path, arguments or suite.arguments), *more]
+        jobs = os.environ.get("JOBS", "0" if arguments else str(suite.jobs))
+        command = [
+            python,
+            "-m",
+            "pytest",
+            *_options(suite),
+            "-n",
+            jobs,
+            *map(_path, arguments or suite.arguments),
+            *more,
+        ]
         begun = time.monotonic()
         with nullcontext() if suite.is_ours else _cloud(python, environment):
             done = subprocess.run(command, env=environment, cwd=ROOT if suite.is_ours else home, check=False)
@@ -125,7 +135,6 @@ def _options(suite: Suite) -> list[str]:
     settings = ROOT / "pyproject.toml" if suite.is_ours else ROOT / "conformance_tests" / "upstream.ini"
     options = ["-c", str(settings), "--rootdir", str(ROOT) if suite.is_ours else "/", "-p", "conformance_tests.plugin"]
     options += ["-p", suite.plugin] if suite.plugin else []
-    options += ["-n", os.environ.get("JOBS", str(suite.jobs))]
     return [*options, f"--timeout={suite.timeout_s}"]
 
 

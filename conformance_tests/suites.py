@@ -27,7 +27,7 @@ class Suite:
         name: What `SUITE=` takes.
         what: One line for the report.
         arguments: What pytest is told to collect.
-        subset: What of it `make test` runs; empty if `make test` collects the files by itself, or nothing of them.
+        subset: What of it `make test` runs, in `direct`; empty if it collects those files anyway, or nothing of them.
         plugin: Module that points the tests at this project; none if they do it by themselves.
         packages: Distributions whose versions the report gives.
         jobs: Processes that run tests side by side; 0: this one.
@@ -69,6 +69,10 @@ SUITES = {
             name="joblib",
             what="joblib/test/test_parallel.py, every test that takes a backend, with `wren`",
             arguments=("--pyargs", "joblib.test.test_parallel"),
+            subset=(
+                *("--pyargs", "joblib.test.test_parallel", "-k"),
+                "error_capture or error_in_task_iterator or timeout_fail or nested_exception or multiple_generator",
+            ),
             plugin="conformance_tests.joblib_plugin",
             packages=("joblib",),
         ),
@@ -83,6 +87,7 @@ SUITES = {
             name="dask",
             what="dask.tests, dask.diagnostics, dask.bag with `wren_get` as every scheduler",
             arguments=("--pyargs", "dask.tests", "dask.diagnostics", "dask.bag"),
+            subset=("--pyargs", "dask.tests.test_callbacks", "dask.tests.test_traceback", "dask.tests.test_delayed"),
             plugin="conformance_tests.dask_plugin",
             packages=("dask",),
             jobs=2,
@@ -91,14 +96,24 @@ SUITES = {
             name="dask-array",
             what="dask.array with `wren_get` as every scheduler",
             arguments=("--pyargs", "dask.array"),
+            subset=("--pyargs", "dask.array.tests.test_map_blocks", "dask.array.tests.test_gufunc"),
             plugin="conformance_tests.dask_plugin",
             packages=("dask", "numpy"),
             jobs=2,
         ),
         Suite(
             name="dask-dataframe",
-            what="dask.dataframe with `wren_get` as every scheduler",
-            arguments=("--pyargs", "dask.dataframe"),
+            what="dask.dataframe.dask_expr with `wren_get` as every scheduler",
+            arguments=("--pyargs", "dask.dataframe.dask_expr"),
+            subset=("--pyargs", "dask.dataframe.dask_expr.tests.test_cumulative"),
+            plugin="conformance_tests.dask_plugin",
+            packages=("dask", "pandas"),
+            jobs=2,
+        ),
+        Suite(
+            name="dask-dataframe-api",
+            what="the older tests of dask.dataframe's interface and of its files, with `wren_get` as every scheduler",
+            arguments=("--pyargs", "dask.dataframe.tests", "dask.dataframe.io", "dask.dataframe.tseries"),
             plugin="conformance_tests.dask_plugin",
             packages=("dask", "pandas"),
             jobs=2,
@@ -115,6 +130,7 @@ SUITES = {
                 "sklearn.tests.test_multioutput",
                 "sklearn.tests.test_pipeline",
             ),
+            subset=("--pyargs", "sklearn.tests.test_multioutput"),
             plugin="conformance_tests.sklearn_plugin",
             packages=("scikit-learn", "joblib"),
             jobs=2,
