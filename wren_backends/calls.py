@@ -44,7 +44,8 @@ def not_repeatable(function: F) -> F:
 
     Its calls travel alone, get no second attempt when something breaks (they end in an error that says what broke) and
     no backup attempt. In mode `s3` Lambda itself may, seldom, run an event twice (AWS Lambda developer guide,
-    "Asynchronous invocation"). Honoured by `WrenExecutor` and joblib; dask runs tasks under names of its own.
+    "Asynchronous invocation"). Honoured by `WrenExecutor`, joblib and, as long as
+    dask has not put the task into another one, by `wren_get`.
 
     Returns:
         The function itself.

@@ -11,7 +11,7 @@ from shapes import ANY_JSON, changed
 
 from lambda_worker import codec
 from lambda_worker.codec import TamperedError
-from lambda_worker.protocol import BlobRef, Event, Frame, Outcome, ProtocolError, Reply, WireCall
+from lambda_worker.protocol import PROTOCOL, BlobRef, Event, Frame, Outcome, ProtocolError, Reply, WireCall
 from wren_backends import WrenError, faults
 
 KEY = b"k" * 32
@@ -64,7 +64,11 @@ def test_the_good_event_is_good():
 # ---- replies
 
 
-@given(ANY_JSON | changed({"protocol": 1, "frame": "YQ=="}) | changed({"protocol": 1, "refused": "x", "detail": "y"}))
+@given(
+    ANY_JSON
+    | changed({"protocol": PROTOCOL, "frame": "YQ=="})
+    | changed({"protocol": PROTOCOL, "refused": "x", "detail": "y"})
+)
 def test_replies(raw):
     try:
         reply = Reply.from_json(raw)

@@ -14,7 +14,7 @@ import pytest
 from blake3 import blake3
 
 from lambda_worker import codec
-from lambda_worker.protocol import Frame, Outcome, outcome_key
+from lambda_worker.protocol import PROTOCOL, Frame, Outcome, outcome_key
 from wren_backends import EnvironmentLostError, TamperedObjectError, WrenExecutor
 
 SOON_S = 30.0
@@ -231,7 +231,7 @@ BODIES = {
     "cannot start": {"errorType": "Runtime.ImportModuleError", "errorMessage": "no module"},
     "initializer": {
         "errorType": "RefusedEventError",
-        "errorMessage": json.dumps({"protocol": 1, "refused": "initializer", "detail": "forged"}),
+        "errorMessage": json.dumps({"protocol": PROTOCOL, "refused": "initializer", "detail": "forged"}),
     },
 }
 
