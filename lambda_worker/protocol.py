@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-PROTOCOL = 2
+PROTOCOL = 1
 """Version of everything in this file. Client and function refuse to work together when it differs."""
 
 FUNCTION_KEY_VARIABLE = "WREN_FUNCTION_KEY"
