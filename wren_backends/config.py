@@ -171,7 +171,7 @@ class Config:
 
     def of_size(self, memory_mb: int) -> Config:
         """These settings for the function of another size that stands beside the one named `function`."""
-        return replace(self, memory_mb=memory_mb, retry_memory_mb=None)
+        return replace(self, function=self.name_of_size(memory_mb), memory_mb=memory_mb, retry_memory_mb=None)
 
     def of_larger_function(self) -> Config | None:
         """Settings of the function that runs calls again which ran out of memory; None if there is to be none."""

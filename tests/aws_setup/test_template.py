@@ -10,7 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from role import servers
+import servers
 
 from wren_backends.deploy.policies import Scope, worker_policy
 
