@@ -1,19 +1,27 @@
 """Real clusters of dask.distributed, whose workers find the tests' local cloud by themselves."""
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
 from wren_backends.distributed import WrenPlugin
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _settings(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("dask"))
+    # A cluster looks that long after a worker was lost, and gives up a nanny whose worker is just starting then.
+    with dask.config.set({"temporary-directory": folder, "distributed.deploy.lost-worker-timeout": "1h"}):
+        yield
+
+
 @pytest.fixture(scope="module")
-def start_cluster(cloud, tmp_path_factory):
+def start_cluster(cloud):
     """Start a cluster and register the plugin; it ends with the module's tests."""
     started = []
 
     def start(plugin=None, **options):
-        folder = tmp_path_factory.mktemp("dask")
-        cluster = LocalCluster(dashboard_address=":0", local_directory=str(folder), **options)
+        cluster = LocalCluster(dashboard_address=":0", **options)
         client = Client(cluster, set_as_default=False)
         started.extend((cluster, client))
         client.register_plugin(plugin or WrenPlugin(max_workers=4))

@@ -100,10 +100,10 @@ def test_workers_may_be_given_one_plugin(start_cluster, gate):
     assert held.result(timeout=SOON_S) == 1
 
 
-def test_a_plugin_that_is_not_used_opens_nothing(cloud, tmp_path):
+def test_a_plugin_that_is_not_used_opens_nothing(cloud):
     before = our_threads()
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=":0", local_directory=str(tmp_path)) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(WrenPlugin())
@@ -111,10 +111,10 @@ def test_a_plugin_that_is_not_used_opens_nothing(cloud, tmp_path):
         assert our_threads() == before
 
 
-def test_a_worker_that_ends_waits_for_no_call(cloud, tmp_path, gate):
+def test_a_worker_that_ends_waits_for_no_call(cloud, gate):
     before = set(our_threads())
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=":0", local_directory=str(tmp_path)) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(WrenPlugin(max_workers=1))

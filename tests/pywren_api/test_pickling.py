@@ -70,6 +70,30 @@ def test_the_client_may_be_gone(cloud, tmp_path, gate):
     wait_for(lambda: not following._followed)  # nobody waits for the job any more, so nobody looks
 
 
+class OddError(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def raises_odd(_):
+    raise OddError(1, 2)
+
+
+def test_exceptions_of_all_kinds_can_be_pickled(pywren_executor, gate):
+    raised = pywren_executor.call_async(raises_odd, None)
+    held = pywren_executor.map(gate.hold, [1, 2, 3])
+    gate.wait_entered()
+    cancelled = [future for future in held if future.cancel()]
+    raised.exception()
+    again = pickle.loads(pickle.dumps(raised))
+    assert isinstance(again.exception(), OddError)
+    assert str(again.exception()) == "1 and 2"
+    assert "raises_odd" in str(again.exception().__cause__)
+    assert again.run_status == raised.run_status
+    assert len(cancelled) == 3
+    assert all(future.cancelled() for future in pickle.loads(pickle.dumps(cancelled)))
+
+
 def test_in_a_forked_process_they_do_not_hang(pywren_executor, gate):
     ended = pywren_executor.call_async(abs, -3)
     ended.result()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from lambda_worker import codec
 from lambda_worker.timed import Timed, take_status
 from wren_backends.calls import Call
 from wren_backends.executor import InterruptibleFuture
-from wren_backends.origin import Origin, keep_origin
+from wren_backends.origin import Origin, keep_origin, origin_of
 
 Abandon = Callable[[Collection[Future[Any]] | None], None]
 
@@ -41,12 +43,27 @@ class CallFuture(InterruptibleFuture[Any]):
         self._call: Call | None = None
         self._seq: int | None = None
 
+    def to_pickle(self) -> tuple[Any, ...]:
+        """What `of_pickle` makes one like this of that has ended."""
+        error: BaseException | None = CancelledError("the call was cancelled before it was sent")
+        if not self.cancelled():
+            error = self.exception()
+        times = self.submitted_at, self.sent_at, self.done_at
+        if error is None:
+            return self.result(), None, times, self.status, origin_of(self)
+        # Exceptions as workers send them: whatever their `__init__` wants, and their cause is the remote traceback.
+        chain = [codec.dump_error(error)]
+        if error.__cause__ is not None:
+            with contextlib.suppress(Exception):
+                chain.append(codec.dump_error(error.__cause__))
+        pickles = [tuple(map(bytes, one)) for one in chain]
+        return None, pickles, times, self.status, origin_of(self)
+
     @classmethod
-    def ended(
+    def of_pickle(
         cls,
         value: Any,
-        error: BaseException | None,
-        cause: BaseException | None,
+        errors: list[tuple[bytes, ...]] | None,
         times: tuple[float, float | None, float | None],
         status: dict[str, Any],
         origin: Origin | None,
@@ -55,8 +72,7 @@ class CallFuture(InterruptibleFuture[Any]):
 
         Args:
             value: What it holds.
-            error: What it holds instead.
-            cause: The cause of that, which pickles of exceptions leave out.
+            errors: What it holds instead, and the cause of that, each pickled.
             times: When it was submitted, sent and done.
             status: What the worker said of it.
             origin: Where it ran.
@@ -64,10 +80,11 @@ class CallFuture(InterruptibleFuture[Any]):
         made = cls(abandon=lambda _: None)
         made.set_running_or_notify_cancel()
         keep_origin(made, origin)
-        if error is None:
+        if errors is None:
             made.set_result(value)
         else:
-            error.__cause__ = cause
+            error, *causes = (codec.loads(one) for one in errors)
+            error.__cause__ = causes[0] if causes else None
             made.set_exception(error)
         made.submitted_at, made.sent_at, made.done_at = times
         made.status = status

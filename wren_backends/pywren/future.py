@@ -12,7 +12,6 @@ from typing import Any
 from lambda_worker.protocol import IN_WORKER_VARIABLE
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError, SerializationError
-from wren_backends.origin import origin_of
 from wren_backends.pywren import known
 from wren_backends.pywren.callfuture import CallFuture
 from wren_backends.pywren.following import Place, follow
@@ -224,10 +223,7 @@ class ResponseFuture:
         if future is None:
             return state
         if future.done():
-            error = self._error(0)
-            value, cause = (future.result(), None) if error is None else (None, error.__cause__)
-            times = future.submitted_at, future.sent_at, future.done_at
-            return {**state, "ended": (value, error, cause, times, future.status, origin_of(future))}
+            return {**state, "ended": future.to_pickle()}
         seq = future.seq if future.seq is not None else self._seq
         if seq is None or self._place is None or self._place.config.mode != "s3":
             raise SerializationError(
@@ -241,4 +237,4 @@ class ResponseFuture:
         self._metadata, self._place, self._seq = state["metadata"], state["place"], state["seq"]
         self._lock, self._pid, self._kept = threading.Lock(), os.getpid(), None
         if state["ended"] is not None:
-            self._kept = CallFuture.ended(*state["ended"])
+            self._kept = CallFuture.of_pickle(*state["ended"])
