@@ -4,6 +4,7 @@ import asyncio
 import gc
 import operator
 import os
+import pickle
 import threading
 import time
 
@@ -17,7 +18,7 @@ from dask.diagnostics import Callback
 from dask.utils_test import add, inc
 from signals import mark, marks, wait_for
 
-from wren_backends import EnvironmentLostError, StorageError, WrenExecutor, wren_get
+from wren_backends import EnvironmentLostError, StorageError, TamperedObjectError, WrenExecutor, wren_get
 from wren_backends.connection import open_store
 from wren_backends.graph import run
 from wren_backends.graph.costs import Costs
@@ -50,6 +51,19 @@ async def _keys(executor):
 def delete(executor, keys):
     store = open_store(executor.connection, executor.connection.prefix)
     asyncio.run(store.delete_async(keys))
+
+
+def overwrite(executor, key, data):
+    store = open_store(executor.connection, executor.connection.prefix)
+    asyncio.run(store.put_async(key, data))
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return mark, (self.path,)
 
 
 def compute(collection, executor, **options):
@@ -331,6 +345,20 @@ def test_what_is_lost_again_and_again_is_an_error(cloud, tmp_path):
             compute(lossy, executor)
 
 
+def test_an_intermediate_that_somebody_replaced_is_not_unpickled(executor, tmp_path):
+    def replace(key, *_):
+        if str(key).startswith("last"):
+            for one in data_keys(executor):
+                overwrite(executor, one, pickle.dumps(Trap(str(tmp_path / "sprung"))))
+            end_environments(killer)
+
+    with WrenExecutor(2, max_attempts=1) as killer, Callback(pretask=replace):
+        lossy = lossy_graph(str(tmp_path / "ran"))
+        with pytest.raises(TamperedObjectError, match="last"):
+            compute(lossy, executor)
+    assert not marks(tmp_path / "sprung")
+
+
 # What is persisted.
 
 
@@ -451,6 +479,45 @@ def test_a_chain_that_runs_out_of_time_is_run_task_by_task(cloud, tmp_path):
         assert compute(chain(), executor) == 3
         assert executor.journal.counts["step.split"] == 1
         assert executor.journal.counts["call.submitted"] - before == 1 + 3
+
+
+def test_an_interrupted_graph_stops_and_leaves_nothing(run_script):
+    done = run_script(
+        """
+        import asyncio, os, signal, threading, time
+        import dask, numpy as np
+        from wren_backends import WrenExecutor, wren_get
+        from wren_backends.connection import open_store
+
+        def interrupt():
+            while executor.journal.counts["call.submitted"] < 1 + 2 + 4:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def slow(array):
+            time.sleep(5)
+
+        executor = WrenExecutor(2)
+        made = [dask.delayed(np.ones)(500_000 + n) for n in range(2)]
+        ends = [dask.delayed(slow)(one) for one in made for _ in range(2)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
+        executor.submit(int).result()
+        threading.Thread(target=interrupt).start()
+        try:
+            dask.compute(*ends, scheduler=wren_get, executor=executor)
+        except KeyboardInterrupt:
+            print("interrupted")
+        executor.shutdown()
+
+        async def left():
+            store = open_store(executor.connection, executor.connection.prefix)
+            return [key async for key in store.list_async(f"jobs/{executor.job_id}/data/")]
+
+        print(asyncio.run(left()))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["interrupted", "[]"]
 
 
 # What is annotated.

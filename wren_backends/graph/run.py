@@ -182,8 +182,11 @@ class Computation:
     def _end(self, spared: Iterable[BlobRef]) -> None:
         self._executor.abandon(self._running)  # on an error or KeyboardInterrupt; otherwise nothing runs
         kept = set(spared)
-        if not self._keep:
-            self._executor.discard([ref for ref in self._made if ref not in kept])
+        if self._keep:
+            return
+        self._executor.discard([ref for ref in self._made if ref not in kept])
+        for future in self._running:  # some may have ended, or be about to
+            future.add_done_callback(partial(_discard_late, self._executor))
 
     # ---- sending
 
@@ -387,3 +390,9 @@ class Computation:
             except MissingObjectError:
                 raise _GoneError(key) from None
         return found
+
+
+def _discard_late(executor: WrenExecutor, future: Future[Landed]) -> None:
+    """Nobody waits any more for what a call has made."""
+    if not future.cancelled() and future.exception() is None:
+        executor.discard([ref for parcel in future.result().parcels for ref in parcel.own_refs])
