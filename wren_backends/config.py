@@ -34,7 +34,7 @@ def _setting(
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that can be set. `README.md` has the same as a table, made by `Config.table`."""
+    """Everything that can be set. `docs/settings.md` has the same as a table, made by `Config.table`."""
 
     cloud: str = _setting(
         "auto", "`aws`, `local`, or `auto`: AWS where a bucket is configured, else local.", ("auto", "aws", "local")

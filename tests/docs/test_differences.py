@@ -1,4 +1,4 @@
-"""What README says of the differences from a process pool."""
+"""What the README says of the differences from a process pool."""
 
 import os
 import subprocess

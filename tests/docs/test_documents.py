@@ -12,13 +12,17 @@ from wren_backends.deploy.permissions import cleanup_policy, setup_policy
 from wren_backends.deploy.policies import Scope, client_policy, worker_policy
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_code_blocks_of_the_readme_run(block, run_script):
+@pytest.mark.parametrize("block", BLOCKS)
+def test_code_blocks_run(block, run_script):
     done = run_script(block)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip(), "the block should show what it computed"
@@ -34,23 +38,30 @@ def test_examples_run(example, cloud, tmp_path):
 
 
 def test_there_are_blocks_and_examples():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     assert EXAMPLES
 
 
-def test_the_readmes_table_of_settings_is_the_codes():
-    assert Config.table() in README
+def test_links_between_documents_lead_somewhere():
+    for document in (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"):
+        folder = (ROOT / document).parent
+        for name in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / document).read_text()):
+            assert (folder / name).exists(), f"{document}: {name}"
+
+
+def test_the_table_of_settings_is_the_codes():
+    assert Config.table() in (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_make_targets_named_in_the_documents_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for document in ("README.md", "CONTRIBUTING.md"):
+    for document in (*PAGES, "CONTRIBUTING.md"):
         for line in re.findall(r"^make ([a-z -]+?)(?:\s+#.*)?$", (ROOT / document).read_text(), re.MULTILINE):
             assert set(line.split()) <= targets, line
 
 
 def test_files_named_in_the_documents_exist():
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"):
+    for document in (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"):
         for name in re.findall(
             r"`(?:python )?((?:benchmarks|examples|wren_backends|lambda_worker|local)/[\w./]*)",
             (ROOT / document).read_text(),

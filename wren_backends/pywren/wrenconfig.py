@@ -32,7 +32,7 @@ _warned_of: set[str] = set()
 def default() -> dict[str, Any]:
     """The settings in force as PyWren's dictionary, to be changed and given to an executor as `config=`.
 
-    Unlike PyWren's it reads no `.pywren_config`; the README says where settings come from.
+    Unlike PyWren's it reads no `.pywren_config`; docs/settings.md says where settings come from.
 
     Raises:
         ConfigError: A setting is wrong.
