@@ -69,7 +69,7 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
     It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
     who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
     """
-    from wren_backends.deploy import role
+    from wren_backends.deploy import policies, role
     from wren_backends.deploy.session import aws_session
     from wren_backends.deploy.setup import Wanted, functions_beside, sizes_beside
 
@@ -82,9 +82,9 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
     if only_print:
         scope = wanted.scope(sizes)
         documents = {
-            "trust": role.trust_policy(),
-            "worker": role.worker_policy(scope),
-            "client": role.client_policy(scope),
+            "trust": policies.trust_policy(),
+            "worker": policies.worker_policy(scope),
+            "client": policies.client_policy(scope),
         }
         click.echo(json.dumps(documents, indent=2))
         return

@@ -19,8 +19,8 @@ from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
 from wren_backends.deploy.function import EVENT_AGE_S
 from wren_backends.deploy.package import HANDLER, function_zip
+from wren_backends.deploy.policies import Scope, trust_policy, worker_policy
 from wren_backends.deploy.role import POLICY_NAME as OWN_POLICY
-from wren_backends.deploy.role import Scope, trust_policy, worker_policy
 from wren_backends.deploy.session import aws_session
 from wren_backends.errors import DeploymentError, WrenError
 from wren_backends.logs import log_group

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wren_backends import Config, WrenExecutor
-from wren_backends.deploy.role import TAG, trust_policy
+from wren_backends.deploy.policies import trust_policy
+from wren_backends.deploy.role import TAG
 from wren_backends.local.options import BUCKET
 
 from .conftest import states

@@ -16,7 +16,8 @@ from wren_backends.deploy import function
 from wren_backends.deploy.bucket import TAG as BUCKET_TAG
 from wren_backends.deploy.package import function_zip
 from wren_backends.deploy.plan import carry_out
-from wren_backends.deploy.role import TAG, trust_policy
+from wren_backends.deploy.policies import trust_policy
+from wren_backends.deploy.role import TAG
 from wren_backends.local.configuration import host_architecture
 
 from .conftest import states

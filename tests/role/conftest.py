@@ -14,7 +14,8 @@ from wren_backends import Config, WrenExecutor
 from wren_backends.connection import connect
 from wren_backends.deploy.function import FunctionSpec, deploy
 from wren_backends.deploy.package import function_zip
-from wren_backends.deploy.role import client_policy, create_role
+from wren_backends.deploy.policies import client_policy
+from wren_backends.deploy.role import create_role
 
 AS_ROLE = """
 import os

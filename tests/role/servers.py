@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from signals import wait_for
 
-from wren_backends.deploy.role import Scope
+from wren_backends.deploy.policies import Scope
 from wren_backends.local.checksum import find_weed
 from wren_backends.local.cleanup import SOCKETS, remove_sockets
 from wren_backends.local.options import REGION

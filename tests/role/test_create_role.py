@@ -8,7 +8,8 @@ from servers import SCOPE, client_of
 
 from lambda_worker.protocol import BlobRef, outcome_key
 from wren_backends import DeploymentError
-from wren_backends.deploy.role import TAG, client_policy, create_role, trust_policy, worker_policy
+from wren_backends.deploy.policies import client_policy, trust_policy, worker_policy
+from wren_backends.deploy.role import TAG, create_role
 
 SOMEBODY = {
     "Version": "2012-10-17",

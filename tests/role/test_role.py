@@ -13,7 +13,7 @@ from signals import mark, marks, wait_for
 
 from lambda_worker.protocol import outcome_folder
 from wren_backends import EnvironmentLostError, WrenExecutor, wren_get
-from wren_backends.deploy.role import client_policy
+from wren_backends.deploy.policies import client_policy
 
 MB = 1_000_000
 SOON_S = 30.0

@@ -8,22 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wren_backends.deploy.plan import Change, State, Step, brought_up_to_date, send
-from wren_backends.deploy.policies import Document, Scope, client_policy, trust_policy, worker_policy
+from wren_backends.deploy.policies import Document, Scope, trust_policy, worker_policy
 from wren_backends.errors import DeploymentError
-
-__all__ = [
-    "Document",
-    "FoundRole",
-    "MadeRole",
-    "Scope",
-    "client_policy",
-    "create_role",
-    "default_role_name",
-    "look",
-    "step",
-    "trust_policy",
-    "worker_policy",
-]
 
 TAG = "wren-backends:function"
 """Key of the tag that marks a role or a function as ours; its value is the (base) function that it was made for."""
