@@ -58,14 +58,15 @@ def test_all_is_well(wren, cloud):
     assert "credentials" in [one["what"] for one in findings]
     assert of(findings, "function examined")[0]["found"].startswith("python3.")
     assert of(findings, "packages")[0]["found"].endswith("shared packages agree")
-    shown = wren("doctor")
-    assert shown.returncode == 0
-    assert "pass    call" in shown.stdout
 
 
 def test_a_function_that_is_not_there(wren):
     status, findings = examined(wren, WREN_FUNCTION="nowhere")
     assert status == 1
+    shown = wren("doctor", WREN_FUNCTION="nowhere")
+    assert shown.returncode == 1
+    assert "fail    function nowhere" in shown.stdout
+    assert "fix: wren deploy_lambda" in shown.stdout
     (missing,) = of(findings, "function nowhere")
     assert (missing["status"], missing["fix"]) == ("fail", "wren deploy_lambda")
     assert of(findings, "call", "unknown")
