@@ -12,9 +12,10 @@ from wren_backends.errors import StorageError
 from wren_backends.executor import WrenExecutor
 from wren_backends.graph import persisted
 from wren_backends.graph.annotations import Annotations
+from wren_backends.graph.holdings import LostPersistedError
 from wren_backends.graph.persisted import Persisted
 from wren_backends.graph.plan import make_plan
-from wren_backends.graph.run import Computation, LostPersistedError
+from wren_backends.graph.run import Computation
 from wren_backends.graph.watch import Watch
 
 T = TypeVar("T")

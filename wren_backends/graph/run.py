@@ -33,7 +33,6 @@ from dask._task_spec import DataNode
 from dask.typing import Key
 
 from lambda_worker.batches import run_step
-from lambda_worker.objects import MissingObjectError
 from lambda_worker.protocol import FRAME_BUDGET_BYTES, BlobRef
 from wren_backends.calls import is_repeatable
 from wren_backends.errors import InvocationTimeoutError, OutOfMemoryError, StorageError, TamperedObjectError
@@ -42,8 +41,8 @@ from wren_backends.graph.annotations import Annotations, Traits
 from wren_backends.graph.board import Board
 from wren_backends.graph.costs import WORTH_S, Costs, cuts
 from wren_backends.graph.grow import Limits, grow
-from wren_backends.graph.inline import InlineBudget
-from wren_backends.graph.persisted import Persisted, place_of
+from wren_backends.graph.holdings import GoneError, Holdings, LostPersistedError
+from wren_backends.graph.persisted import Persisted
 from wren_backends.graph.plan import Plan
 from wren_backends.graph.step import Step, is_one_branch, nodes_of
 from wren_backends.graph.watch import Watch
@@ -62,26 +61,6 @@ _SHARE_OF_TIME_LIMIT = 0.25
 _USUAL = Traits()
 
 _costs = Costs()
-
-
-class LostPersistedError(Exception):
-    """Persisted values are gone from the bucket; their recipes are needed.
-
-    Args:
-        lost: They.
-    """
-
-    def __init__(self, lost: list[Persisted]) -> None:
-        super().__init__(lost)
-        self.lost = lost
-
-
-class _GoneError(Exception):
-    """The value of a key, which was wanted here, is gone from the bucket."""
-
-    def __init__(self, key: Key) -> None:
-        super().__init__(key)
-        self.key = key
 
 
 class Computation:
@@ -117,7 +96,7 @@ class Computation:
         config, connection = executor.config, executor.connection
         self._traits = annotations.traits(plan.work, connection, config.retry_memory_mb)
         self._board = Board(plan, annotations.priorities(plan.work))
-        self._inline = InlineBudget(config.inline_limit_bytes)
+        self._held = Holdings(executor)
         self._limits = Limits(
             longest_s=_SHARE_OF_TIME_LIMIT * connection.timeout_s,
             cost=self._cost,
@@ -125,28 +104,20 @@ class Computation:
             alone=self._goes_alone,
             cuts=lambda key: cuts(plan.nodes[key]),
         )
-        self._parcels: dict[Key, Parcel] = {}
-        self._values: dict[Key, Any] = {}
-        self._opened: dict[Key, Any] = {}
-        self._held: set[Key] = set()
-        self._made: dict[BlobRef, None] = {}
+        self._shown: dict[Key, Any] = {}
         self._alone: set[Key] = set()
         self._recovered: Counter[Key] = Counter()
         self._running: dict[Future[Landed], tuple[Step, Mapping[Key, Parcel]]] = {}
         self._done: SimpleQueue[Future[Landed]] = SimpleQueue()
         self._prepared: Prepared | None = None
         self._step_s = 0.0
-        for key in plan.data:
-            self._take_data(key, plan.nodes[key].value)
+        self._take_data()
 
-    def _take_data(self, key: Key, value: Any) -> None:
-        if not isinstance(value, Persisted):
-            self._values[key] = value
-        elif value.place == place_of(self._executor):
-            self._parcels[key] = value.parcel
-            self._board.available[key] = sum(ref.size for ref in value.parcel.refs)
-        else:
-            raise LostPersistedError([value])
+    def _take_data(self) -> None:
+        for key in self._plan.data:
+            if key not in self._held:
+                self._held.give(key, self._plan.nodes[key].value)
+                self._board.available[key] = self._held.size(key)
 
     # ---- what callers want
 
@@ -157,8 +128,8 @@ class Computation:
                 self._work()
                 try:
                     return self._gather()
-                except _GoneError as gone:
-                    self._recover([gone.key], StorageError(f"the value of dask key {gone.key!r} is gone"))
+                except GoneError as gone:
+                    self._recover([gone.key], gone)
         finally:
             self._end(spared=())
 
@@ -169,22 +140,18 @@ class Computation:
             self._work()
             found: dict[Key, Parcel | DataNode] = {}
             for key in self._plan.wanted:
-                source = self._plan.resolve(key)
-                if source in self._values:
-                    found[key] = DataNode(key, self._values[source])
-                else:
-                    found[key] = self._parcels[source]
-                    spared += self._parcels[source].own_refs
+                is_here, value = self._held.source(self._plan.resolve(key))
+                found[key] = DataNode(key, value) if is_here else value
+                spared += [] if is_here else value.own_refs
             return found
         finally:
             self._end(spared)
 
     def _end(self, spared: Iterable[BlobRef]) -> None:
         self._executor.abandon(self._running)  # on an error or KeyboardInterrupt; otherwise nothing runs
-        kept = set(spared)
         if self._keep:
             return
-        self._executor.discard([ref for ref in self._made if ref not in kept])
+        self._held.discard(spared)
         for future in self._running:  # some may have ended, or be about to
             future.add_done_callback(partial(_discard_late, self._executor))
 
@@ -213,7 +180,7 @@ class Computation:
             if key in self._plan.home and not users and not self._leave:
                 outputs[key] = FRAME_BUDGET_BYTES  # it is on its way to this process
             elif users or key in self._plan.home or self._watch.wants_values:
-                outputs[key] = self._inline.promise(users)
+                outputs[key] = self._held.inline.promise(users)
                 promised.append(key)
         travelling = tuple(one for one in needs if not self._plan.is_trivial(one))
         patience_s = math.inf if is_one_branch(keys, self._plan) else _PATIENCE_S
@@ -222,7 +189,7 @@ class Computation:
     def _send(self, step: Step) -> None:
         self._board.claim(step.keys)
         self._watch.sent(step.keys)
-        parcels = {key: self._parcel(key) for key in step.needs}
+        parcels = {key: self._held.parcel(key) for key in step.needs}
         if self._prepared is None:
             self._prepared = self._executor.prepare(run_step)
         traits = self._traits.get(step.keys[0], _USUAL)
@@ -240,12 +207,6 @@ class Computation:
         )
         self._running[future] = step, parcels
         future.add_done_callback(self._done.put)
-
-    def _parcel(self, key: Key) -> Parcel:
-        found = self._parcels.get(key)
-        if found is None:
-            found = self._parcels[key] = self._executor.parcel(self._values[key], f"the value of dask key {key!r}")
-        return found
 
     def _cost(self, key: Key) -> float:
         return _costs.of(key, self._plan.nodes[key])
@@ -267,9 +228,9 @@ class Computation:
             self._arrived(future.result(), step)
             return
         for key in step.promised:
-            self._inline.settle(step.outputs[key], 0)
+            self._held.inline.settle(step.outputs[key], 0)
         if isinstance(error, StorageError) and not isinstance(error, TamperedObjectError):
-            self._recover_inputs(parcels, error)
+            self._recover(self._held.lost(parcels), error)
             self._board.release(step.keys)
         elif isinstance(error, InvocationTimeoutError | OutOfMemoryError) and len(step.keys) > 1:
             self._executor.journal.say("step.split", logging.INFO, tasks=len(step.keys), error=type(error).__name__)
@@ -287,51 +248,37 @@ class Computation:
             _costs.learn(key, self._plan.nodes[key], took_s)
         self._step_s += 0.1 * (sum(seconds.values()) - self._step_s)
         made = [key for key in step.outputs if key in seconds] + extra
+        promised = {key: size for key, size in step.outputs.items() if key in step.promised}
         for key, parcel in zip(made, landed.parcels, strict=True):
-            self._parcels[key] = parcel
-            self._made.update(dict.fromkeys(parcel.own_refs))
-        for key in step.promised:
-            held = self._parcels[key].inline_size if key in seconds else 0
-            self._inline.settle(step.outputs[key], held)
-            if held:
-                self._held.add(key)
+            self._held.land(key, parcel, promised.pop(key, None))
+        for size in promised.values():  # of what came back undone
+            self._held.inline.settle(size, 0)
         self._watch.finished({key: self._opener(key) for key in seconds}, landed.environment)
-        self._finish(seconds, {key: sum(ref.size for ref in self._parcels[key].refs) for key in made})
+        self._finish(seconds, {key: self._held.size(key) for key in made})
         self._board.release([key for key in step.keys if key not in seconds])
 
     def _finish(self, keys: Iterable[Key], sizes: Mapping[Key, int]) -> None:
         for key in self._board.finish(keys, sizes):
-            self._forget(key)
-
-    def _forget(self, key: Key) -> None:
-        self._values.pop(key, None)
-        self._forget_parcel(key)
-
-    def _forget_parcel(self, key: Key) -> None:
-        parcel = self._parcels.pop(key, None)
-        if parcel is not None and key in self._held:
-            self._held.discard(key)
-            self._inline.free(parcel.inline_size)
+            self._held.forget(key)
 
     def _opener(self, key: Key) -> Any:
         def value() -> Any:
-            if key not in self._opened:
-                self._opened[key] = self._open([key])[key]
-            return self._opened[key] if key in self._plan.home else self._opened.pop(key)
+            if key not in self._shown:
+                self._shown[key] = self._held.open([key])[key]
+            return self._shown[key] if key in self._plan.home else self._shown.pop(key)
 
         return value
 
     def _run_here(self, step: Step) -> None:
         """Run a step that failed in this process, where a debugger can look at it."""
-        values = self._open([one for one in dict.fromkeys(self._needs_of(step.keys)) if one not in step.keys])
+        needs = dict.fromkeys(one for key in step.keys for one in self._plan.needs[key] if one not in step.keys)
+        values = self._held.open(needs)
         for key in step.keys:
             values[key] = self._call(key, values)
-        self._values.update({key: values[key] for key in step.outputs})
+        for key in step.outputs:
+            self._held.give(key, values[key])
         self._watch.finished({key: partial(values.__getitem__, key) for key in step.keys}, "here")
         self._finish(step.keys, dict.fromkeys(step.outputs, 0))
-
-    def _needs_of(self, keys: Iterable[Key]) -> Iterable[Key]:
-        return (one for key in keys for one in self._plan.needs[key])
 
     def _call(self, key: Key, values: Mapping[Key, Any]) -> Any:
         node = self._plan.nodes[key]
@@ -339,17 +286,13 @@ class Computation:
 
     # ---- what was lost
 
-    def _recover_inputs(self, parcels: Mapping[Key, Parcel], error: BaseException) -> None:
-        """A step was sent with these, and something is wrong with S3."""
-        current = {key: parcel for key, parcel in parcels.items() if self._parcels.get(key) is parcel}
-        gone = self._executor.missing({ref for parcel in current.values() for ref in parcel.refs})
-        lost = [key for key, parcel in current.items() if not gone.isdisjoint(parcel.refs)]
-        # Where others have found out before, their recovery is this step's too.
-        if lost or len(current) == len(parcels):
-            self._recover(lost, error)
+    def _recover(self, lost: list[Key] | None, error: BaseException) -> None:
+        """See to it that values which are gone are made again; raises `error` if that is of no use.
 
-    def _recover(self, lost: list[Key], error: BaseException) -> None:
-        """See to it that values which are gone are made again; raises `error` if that is of no use."""
+        Where others have found out before, which None says, their recovery is enough.
+        """
+        if lost is None:
+            return
         self._recovered.update(lost)
         if not lost or max(self._recovered[key] for key in lost) > self._executor.config.max_attempts:
             raise error
@@ -357,10 +300,9 @@ class Computation:
         if persisted:
             raise LostPersistedError(persisted)
         for key in lost:
-            self._forget_parcel(key)
+            self._held.forget_parcel(key)
         again = self._board.lose([key for key in lost if key in self._plan.work])
-        for key in [one for one in self._plan.data if one not in self._values and one not in self._parcels]:
-            self._take_data(key, self._plan.nodes[key].value)
+        self._take_data()
         self._executor.journal.say("intermediates.lost", logging.INFO, keys=len(lost), tasks=len(again))
 
     def _persisted(self, key: Key) -> Any:
@@ -379,17 +321,9 @@ class Computation:
         return found | {key: values[source] for key, source in sources.items()}
 
     def _open(self, keys: Iterable[Key]) -> dict[Key, Any]:
-        """Values of keys that are available, in this process."""
-        found = {key: self._values[key] for key in keys if key in self._values}
-        found |= {key: self._opened[key] for key in keys if key in self._opened}
-        rest = [key for key in keys if key not in found]
-        values = self._executor.open_parcels(self._parcels[key] for key in rest)
-        for key in rest:
-            try:
-                found[key] = next(values)
-            except MissingObjectError:
-                raise _GoneError(key) from None
-        return found
+        """Values in this process, of which some may have been shown to a callback before."""
+        shown = {key: self._shown[key] for key in keys if key in self._shown}
+        return shown | self._held.open([key for key in keys if key not in shown])
 
 
 def _discard_late(executor: WrenExecutor, future: Future[Landed]) -> None:
