@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import PathDistribution
 
+import packaging.markers
 import pytest
 
 from wren_backends import ConfigError, DeploymentError
@@ -151,6 +152,42 @@ def test_what_was_built_here_is_refused(project, tmp_path, monkeypatch):
         run_in(site, monkeypatch)
 
 
+def test_from_another_system_lambda_s_own_packages_are_found(index, monkeypatch, tmp_path):
+    """What is here for this system only stays here, and what Lambda's needs in its place comes."""
+    site = tmp_path / "site"
+    site.mkdir()
+    needs = ["shared", "for-windows ; sys_platform == 'win32'", "for-linux ; sys_platform == 'linux'"]
+    install(wheel(index, "work", needs=needs), site)
+    install(wheel(index, "shared"), site)
+    install(wheel(tmp_path, "for-windows", tag="py3-none-win_amd64"), site)
+    for name in ("shared", "for-linux"):
+        wheel(index, name, "2.0")
+    described = [PathDistribution(one) for one in site.glob("*.dist-info")]
+    (site / "for_windows-1.0.dist-info" / "REQUESTED").write_text("")
+    there = {**packaging.markers.default_environment(), "sys_platform": "win32"}
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "distributions", lambda: described)
+        # The markers are evaluated as there.
+        patch.setattr(packaging.markers, "default_environment", lambda: there)
+        patch.setattr(sys, "platform", "win32")
+        wanted = requirements.from_environment()
+    assert wanted.lines == ("work==1.0",)
+    assert packages.build(wanted, X86).versions == {"for-linux": "2.0", "shared": "1.0", "work": "1.0"}
+
+
+def test_what_a_copied_distribution_needs_comes_too(index, monkeypatch, tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    install(wheel(tmp_path, "own-library", needs=["below"]), site, True)
+    install(wheel(index, "below"), site)
+    described = [PathDistribution(one) for one in site.glob("*.dist-info")]
+    monkeypatch.setattr(environment, "distributions", lambda: described)
+    monkeypatch.setattr(packages, "distribution", lambda name: PathDistribution(site / "own_library-1.0.dist-info"))
+    for exact in (True, False):
+        built = packages.build(requirements.from_environment(exact=exact), X86)
+        assert built.versions == {"below": "1.0", "own-library": "1.0"}
+
+
 def test_other_versions_are_taken_if_that_is_allowed(index, monkeypatch, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
@@ -211,6 +248,14 @@ def test_a_requirements_file_with_all_it_may_hold(index, tmp_path):
     (folder / "more" / "extra.txt").write_text("two\n")
     changed = requirements.from_file(folder / "requirements.txt")
     assert packages.build(changed, X86).versions == {"one": "1.0", "two": "1.0"}
+
+
+def test_a_requirements_file_may_name_an_index_of_its_own(tmp_path, monkeypatch, index):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    wheel(elsewhere, "only-there")
+    (tmp_path / "requirements.txt").write_text(f"--find-links {elsewhere}\nonly-there\n")
+    assert packages.build(requirements.from_file(tmp_path / "requirements.txt"), X86).versions == {"only-there": "1.0"}
 
 
 def test_hashes_in_a_requirements_file_are_held(index, tmp_path):

@@ -54,7 +54,7 @@ class Chosen:
 
     Attributes:
         versions: All of it: versions by name.
-        roots: Names of those that nothing else of it depends on.
+        roots: Names of those that nothing else of it depends on which an index has.
         copied: Names of those that no index has, since they were installed from a folder or a repository.
         editable: Names of editable installs, which travel with the calls that use them.
     """
@@ -90,12 +90,13 @@ def choose(installed: Iterable[Distribution] | None = None) -> Chosen:
     seeds = {name for name in known if name not in here and (name not in of_tools or name in asked_for)}
     seeds |= {one for name in editable for one in needs[name] if one not in tools}
     kept = _reach(seeds, needs) - editable - {"wren-backends"}
-    depended_on = {one for name in kept for one in needs[name] if one != name}
-    roots = (kept - depended_on) or kept
+    copied = {name for name in kept if _origin(known[name]) == "direct"}
+    depended_on = {one for name in kept - copied for one in needs[name] if one != name}
+    roots = kept - depended_on
     return Chosen(
         versions={name: known[name].version for name in sorted(kept)},
         roots=tuple(sorted(roots | _unreached(kept, roots, needs))),
-        copied=tuple(sorted(name for name in kept if _origin(known[name]) == "direct")),
+        copied=tuple(sorted(copied)),
         editable=tuple(sorted(editable - {"wren-backends"})),
     )
 

@@ -174,7 +174,8 @@ def _make(requirements: Requirements, target: Target, making: Path, say: Progres
     with timed("resolve", f"looking for wheels that run on {target}"):
         text = _resolved(requirements, target)
     with timed("fetch", "fetching them"):
-        uv.install(text, target, tree, deps=requirements.deps and requirements.hashed)
+        deps = requirements.deps and requirements.hashed  # else the text names them all
+        uv.install(text, target, tree, deps=deps, constraints=requirements.constraints)
         for name in requirements.copied:
             _copy(name, target, tree)
     with timed("trim", f"trimming {_mb(trimming.size(tree))}"):
@@ -228,7 +229,7 @@ def _resolved(requirements: Requirements, target: Target) -> str:
         preferred=dict(requirements.preferred),
         constraints=requirements.constraints,
     )
-    return "\n".join(pins)
+    return "\n".join([*requirements.options, *pins])
 
 
 def _copy(name: str, target: Target, tree: Path) -> None:

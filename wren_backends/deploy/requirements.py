@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -49,6 +50,11 @@ class Requirements:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """Those lines that name no package but, say, an index."""
+        return tuple(line for line in self.lines if line.startswith("-"))
+
+    @property
     def hashed(self) -> bool:
         """Whether the lines say by hash which files are meant."""
         return any("--hash" in line for line in self.lines)
@@ -65,12 +71,14 @@ def from_environment(*, exact: bool = True) -> Requirements:
     index = {name: version for name, version in chosen.versions.items() if name not in chosen.copied}
     pins = tuple(f"{name}=={version}" for name, version in index.items())
     notes = [f"{', '.join(chosen.editable)}: editable, travels with the calls that use it"] if chosen.editable else []
+    wanted = Requirements("this environment", pins, deps=False, copied=chosen.copied, notes=tuple(notes))
+    roots = tuple(name for name in chosen.roots if name in index)
     if not exact:
-        roots = tuple(name for name in chosen.roots if name in index)
-        return Requirements(
-            "this environment", roots, preferred=tuple(index.items()), copied=chosen.copied, notes=tuple(notes)
-        )
-    return Requirements("this environment", pins, deps=False, copied=chosen.copied, notes=tuple(notes))
+        return replace(wanted, lines=roots, deps=True, preferred=tuple(index.items()))
+    if sys.platform != "linux":
+        # Some of what is here is for this system only, and Lambda's may need others: uv knows which.
+        return replace(wanted, lines=tuple(f"{name}=={index[name]}" for name in roots), constraints=pins, deps=True)
+    return wanted
 
 
 def from_names(names: Iterable[str]) -> Requirements:

@@ -71,16 +71,19 @@ def resolve(
         raise _explained(question, str(error)) from None
 
 
-def install(text: str, target: Target, folder: Path, *, deps: bool) -> None:
+def install(text: str, target: Target, folder: Path, *, deps: bool, constraints: Iterable[str] = ()) -> None:
     """Unpack the wheels of what `text`, a requirements file, names into `folder`.
 
     Raises:
         DeploymentError: uv does not do it: no wheel, a wrong hash, no network.
     """
-    arguments = ["pip", "install", *_target(target), "--target", str(folder), "--no-deps" if not deps else ""]
+    arguments = ["pip", "install", *_target(target), "--target", str(folder), *([] if deps else ["--no-deps"])]
     try:
-        # Each file is removed or read, never written to: links to uv's cache will do.
-        _uv([*arguments, "--requirements", "-"], text)
+        with tempfile.TemporaryDirectory(prefix="wren-") as temporary:
+            bounds = Path(temporary, "bounds.txt")
+            bounds.write_text("".join(f"{line}\n" for line in constraints))
+            # Each file is removed or read, never written to: links to uv's cache will do.
+            _uv([*arguments, "--constraints", str(bounds), "--requirements", "-"], text)
     except UvError as error:
         raise DeploymentError(f"the packages for {target} could not be fetched:\n{_last_lines(str(error))}") from None
 
@@ -173,7 +176,7 @@ def _uv(arguments: list[str], text: str = "", cwd: Path | None = None) -> str:
         raise DeploymentError("uv is not installed: `pip install uv` brings it") from None
     indexes = indexes_for_uv(folder=cwd)
     environment = {**os.environ, **indexes.variables}
-    command = [binary, "--quiet", "--color", "never", *filter(None, arguments)]
+    command = [binary, "--quiet", "--color", "never", *arguments]
     if arguments[0] == "pip":
         command += ["--python", sys.executable, *indexes.arguments]
     try:
