@@ -31,6 +31,7 @@ def installed(tmp_path):
                 (folder / file).write_text(text)
         return environment.choose(PathDistribution(one) for one in sorted(tmp_path.glob("*.dist-info")))
 
+    choose.folder = tmp_path
     return choose
 
 
@@ -54,6 +55,12 @@ def test_the_environment_s_work_travels_and_its_tools_do_not(installed):
     )
     assert list(chosen.versions) == ["joblib", "numpy", "scikit-learn", "scipy"]
     assert chosen.roots == ("joblib", "scikit-learn")
+
+
+def test_what_is_left_out_takes_along_what_it_alone_needs(installed):
+    installed(("Torch_Cuda", ["nvidia", "numpy"]), ("nvidia", []), ("numpy", []), ("mine", ["numpy", "torch-cuda"]))
+    found = [PathDistribution(one) for one in sorted(installed.folder.glob("*.dist-info"))]
+    assert list(environment.choose(found, ["torch-cuda"]).versions) == ["mine", "numpy"]
 
 
 def test_what_work_depends_on_is_no_tool(installed):

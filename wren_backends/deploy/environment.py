@@ -65,7 +65,7 @@ class Chosen:
     editable: tuple[str, ...]
 
 
-def choose(installed: Iterable[Distribution] | None = None) -> Chosen:
+def choose(installed: Iterable[Distribution] | None = None, without: Iterable[str] = ()) -> Chosen:
     """Find what calls need.
 
     That is what nothing installed here depends on, tools apart, and all that it depends on in turn. What only tools
@@ -73,13 +73,15 @@ def choose(installed: Iterable[Distribution] | None = None) -> Chosen:
 
     Args:
         installed: Instead of what is installed in this environment.
+        without: Names to leave out, and with them what nothing else depends on.
     """
+    left_out = {canonicalize_name(name) for name in without}
     known: dict[str, Distribution] = {}
     for one in distributions() if installed is None else installed:
         known.setdefault(canonicalize_name(one.metadata["Name"]), one)
     editable = {name for name, one in known.items() if _origin(one) == "editable"}
-    tools = {name for name in known if name in TOOLS or _TOOL_FAMILIES.fullmatch(name)}
-    needs = {name: _needs(one, known) for name, one in known.items()}
+    tools = {name for name in known if name in TOOLS | left_out or _TOOL_FAMILIES.fullmatch(name)}
+    needs = {name: _needs(one, known) - left_out for name, one in known.items()}
     # A tool's extras are tools as well; an editable install's and this library's are not: they are the user's choice.
     wants = {one for tool in tools - {"wren-backends"} for one in _all_needs(known[tool], known)}
     of_tools = _reach(wants, needs)

@@ -60,14 +60,15 @@ class Requirements:
         return any("--hash" in line for line in self.lines)
 
 
-def from_environment(*, exact: bool = True) -> Requirements:
+def from_environment(*, exact: bool = True, without: Iterable[str] = ()) -> Requirements:
     """What is installed here and calls need, in the same versions.
 
     Args:
         exact: Whether another version than the one here is an error; False: where it has no wheel for Lambda, the
             newest that has one is taken.
+        without: Names of distributions to leave out, and with them what nothing else depends on.
     """
-    chosen = environment.choose()
+    chosen = environment.choose(without=without)
     index = {name: version for name, version in chosen.versions.items() if name not in chosen.copied}
     pins = tuple(f"{name}=={version}" for name, version in index.items())
     notes = [f"{', '.join(chosen.editable)}: editable, travels with the calls that use it"] if chosen.editable else []
