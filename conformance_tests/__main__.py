@@ -34,7 +34,7 @@ def main() -> None:
             continue
         for mode in [one for one in suite.modes if wanted.mode in (None, one)]:
             results.append(run(suite, mode, tuple(wanted.more), arguments))
-            if not (arguments or wanted.more):
+            if not (arguments or wanted.more) and results[-1].is_complete:
                 report.record(results[-1])
     for one in results:
         print(_line(one))

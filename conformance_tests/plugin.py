@@ -6,6 +6,7 @@ test.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter
@@ -32,9 +33,15 @@ def test_id(nodeid: str) -> str:
     return "/".join(parts[named[0] :]) + separator + rest
 
 
+@functools.cache
+def _listed():
+    """Read once: a run may take an hour, in which the list changes."""
+    return entries(os.environ[SUITE_VARIABLE], os.environ[MODE_VARIABLE])
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    listed = entries(os.environ[SUITE_VARIABLE], os.environ[MODE_VARIABLE])
+    listed = _listed()
     for item in items:
         entry = listed.get(test_id(item.nodeid))
         if entry is not None:
@@ -49,6 +56,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, str] = {}
+        self._listed = set(_listed())
 
     def pytest_runtest_logreport(self, report):
         name = test_id(report.nodeid)
@@ -58,13 +66,12 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session, exitstatus):
-        listed = entries(os.environ[SUITE_VARIABLE], os.environ[MODE_VARIABLE])
         counts = Counter(self.outcomes.values())
         found = {
             "collected": len(self.outcomes),
             **{kind: counts[kind] for kind in ("passed", "upstream", "listed", "failed")},
             "failures": sorted(name for name, kind in self.outcomes.items() if kind == "failed"),
-            "unmatched": sorted(set(listed) - set(self.outcomes)),
+            "unmatched": sorted(self._listed - set(self.outcomes)),
             "exitstatus": int(exitstatus),
         }
         Path(os.environ[RESULT_VARIABLE]).write_text(json.dumps(found))

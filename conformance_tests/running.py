@@ -55,6 +55,11 @@ class Result:
     exitstatus: int
 
     @property
+    def is_complete(self) -> bool:
+        """Whether pytest came to its end: 0, or 1 where tests failed (pytest's documentation, "Exit codes")."""
+        return self.exitstatus in (0, 1)
+
+    @property
     def is_good(self) -> bool:
         """Whether every test passed or is listed, and every entry of the list is needed."""
         return self.collected > 0 and not self.failed and not self.unmatched and self.exitstatus == 0

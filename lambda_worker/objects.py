@@ -7,6 +7,7 @@ goes wrong is `ObjectStoreError`.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import threading
@@ -309,6 +310,7 @@ class ObjectStore:
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         with self._counting:  # a worker has several threads that fetch and put
             self.requests[verb] += 1
+        _check_the_process(f"{verb} {self.where}/{key}")
         try:
             yield
         except FileNotFoundError as error:
@@ -316,6 +318,22 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             kind = DeniedError if _is_denied(error) else ObjectStoreError
             raise kind(f"{verb} {self.where}/{key} failed: {_first_line(error)}") from error
+
+
+_used_by: int | None = None
+"""The process that obstore was first used in."""
+
+
+def _check_the_process(what: str) -> None:
+    """Refuse what would never return: obstore's threads (tokio's) do not live on in a forked child (obstore 0.12.1)."""
+    global _used_by  # noqa: PLW0603  the threads are the process's, too
+    if _used_by is None:
+        _used_by = os.getpid()
+    elif _used_by != os.getpid():
+        raise DeniedError(
+            f"{what}: this process was forked from one that had used S3, and cannot use it itself. Start processes "
+            'with multiprocessing\'s "spawn" or "forkserver", or fork before the first use'
+        )
 
 
 def _folder(key: str) -> str:

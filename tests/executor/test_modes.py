@@ -146,3 +146,29 @@ def test_a_refusal_of_the_worker_arrives_in_each_mode(run_script, mode):
     """In a process of its own, which can be ended should the refusal never arrive."""
     done = run_script(REFUSED.format(mode=mode), limit_s=SOON_S)
     assert (done.returncode, done.stdout) == (0, "BrokenWrenExecutor\n"), done.stderr
+
+
+def test_s3_in_a_child_that_was_forked_after_its_use_is_an_error_and_no_endless_wait(run_script):
+    done = run_script("""
+        import multiprocessing
+
+        from wren_backends import StorageError, WrenExecutor
+
+        def child():
+            try:
+                with WrenExecutor(1, mode="s3") as executor:
+                    executor.submit(abs, -2).result()
+            except StorageError as error:
+                print(error, flush=True)
+
+        if __name__ == "__main__":
+            with WrenExecutor(1, mode="s3") as executor:
+                print(executor.submit(abs, -1).result(), flush=True)
+            process = multiprocessing.get_context("fork").Process(target=child)
+            process.start()
+            process.join()
+        """)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1\n")
+    assert "this process was forked from one that had used S3" in done.stdout
+    assert '"spawn"' in done.stdout
