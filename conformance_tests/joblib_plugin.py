@@ -1,24 +1,18 @@
 """Points joblib's own tests at the backend "wren", without changing them.
 
-As suite `joblib` it puts "wren" beside loky wherever a test is parametrised with backends, and runs those tests. As
-suite `joblib-as-loky` it makes "loky", joblib's default, another name of "wren", and runs everything.
+It puts "wren" beside loky wherever a test is parametrised with backends, and runs those tests.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 
 import joblib.testing
 import pytest
-from joblib import parallel
 
-from conformance_tests.plugin import SUITE_VARIABLE
 from wren_backends.joblib import WrenBackend
 
 _BACKENDS = ("backend", "parent_backend", "child_backend")
-_AS_LOKY = os.environ[SUITE_VARIABLE] == "joblib-as-loky"
-
 _SCRIPT_LIMIT_S = 60.0
 """Its scripts have five seconds each, which is not what they test: a machine that does other things needs more."""
 
@@ -32,14 +26,11 @@ def _with_more_time(command, timeout=5, **kwargs):
 
 joblib.testing.check_subprocess_call = _with_more_time
 
-if _AS_LOKY:
-    parallel.BACKENDS["loky"] = WrenBackend
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc):
     """Add "wren" to the values of every mark that has "loky" among its backends."""
-    marks = [] if _AS_LOKY else metafunc.definition.own_markers
+    marks = metafunc.definition.own_markers
     for index, mark in enumerate(marks):
         if mark.name == "parametrize" and mark.args[0] in _BACKENDS:
             values = list(mark.args[1])
@@ -49,8 +40,6 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     """Keep the tests that got "wren", or an instance of its class."""
-    if _AS_LOKY:
-        return
     kept = [item for item in items if hasattr(item, "callspec") and any(map(_is_wren, item.callspec.params.values()))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

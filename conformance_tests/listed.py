@@ -17,6 +17,7 @@ CATEGORIES = {
     "environment": "wants the client's environment variables, signals or resource limits in the worker",
     "order": "asserts in which order things come that run side by side",
     "decided": "asserts what this project does otherwise by decision, and says so in README",
+    "forked": "uses S3 in a forked child of a process that has used it, which the S3 library does not allow (README)",
     "unpicklable": "passes something that cannot be pickled, which threads can share and machines cannot",
     "upstream": "fails with the upstream project's own backend too, here or with these versions",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -91,5 +92,9 @@ def _kind(report) -> str | None:
 
 
 def pytest_configure(config):
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in a shell's background, where tests of Ctrl-C wait for ever
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # pytest-xdist's workers send their reports to this one
         config.pluginmanager.register(Recorder(), "conformance-recorder")

@@ -77,13 +77,6 @@ SUITES = {
             packages=("joblib",),
         ),
         Suite(
-            name="joblib-as-loky",
-            what="joblib/test/test_parallel.py as it is, with `wren` in the place of loky",
-            arguments=("--pyargs", "joblib.test.test_parallel"),
-            plugin="conformance_tests.joblib_plugin",
-            packages=("joblib",),
-        ),
-        Suite(
             name="dask",
             what="dask.tests, dask.diagnostics, dask.bag with `wren_get` as every scheduler",
             arguments=("--pyargs", "dask.tests", "dask.diagnostics", "dask.bag"),
