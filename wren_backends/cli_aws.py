@@ -13,7 +13,10 @@ from wren_backends.config import Config
 from wren_backends.errors import ConfigError, DeploymentError
 
 if TYPE_CHECKING:  # each command imports what it needs, so that the others start quickly
+    from wren_backends.deploy.function import FoundFunction
+    from wren_backends.deploy.packages_step import Packages
     from wren_backends.deploy.plan import Change, Plan, Step
+    from wren_backends.deploy.requirements import Requirements
     from wren_backends.deploy.setup import AwsParts
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,6 +68,53 @@ def function_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def package_options(command: F) -> F:
+    """Which packages functions have."""
+    for option in (
+        click.option(
+            "--nearest-versions",
+            is_flag=True,
+            help="Where your version of a package has no wheel for Lambda, take the newest that has one.",
+        ),
+        click.option("--lock", type=click.Path(exists=True), metavar="FILE", help="Packages of a uv.lock."),
+        click.option(
+            "--requirements", type=click.Path(exists=True), metavar="FILE", help="Packages of a requirements file."
+        ),
+        click.option(
+            "--packages", multiple=True, metavar="NAME", help="A package that calls need; may be given again."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def built(requirements: Requirements, config: Config, base: FoundFunction, parts: AwsParts, *, quiet: bool) -> Packages:
+    """Build packages for a function, saying what is done.
+
+    Raises:
+        DeploymentError: Some cannot be had for Lambda.
+    """
+    from wren_backends.deploy.packages import build
+    from wren_backends.deploy.packages_step import Packages
+    from wren_backends.deploy.setup import target_of
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"packages: {text}")
+
+    try:
+        made = build(requirements, target_of(config, base), say)
+    except DeploymentError as error:
+        raise DeploymentError(f"{error}{_ways_out(requirements)}") from error
+    return Packages(made, parts["lambda"], parts["s3"], str(config.bucket), config.prefix, config.function, say)
+
+
+def _ways_out(requirements: Requirements) -> str:
+    """What can be done on the command line about packages that cannot be had."""
+    other = "--nearest-versions takes other versions where there is no way, " if not requirements.deps else ""
+    return f"\nOr: {other}--packages NAME takes those that you name"
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from wren_backends import cli_aws
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError
 
+AGAIN = "wren deploy_lambda"
+
 
 @click.command(name="create_config")
 @cli_aws.place_options
@@ -106,16 +108,31 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
 @click.option("--adopt", is_flag=True, help="Take over a function of that name that is none of wren's.")
 @cli_aws.place_options
 @cli_aws.function_options
+@cli_aws.package_options
+@click.option("--environment", is_flag=True, help="Give it the packages of this environment.")
 @cli_aws.dry_run_option
 @cli_aws.json_option
-def deploy_lambda(role: str | None, adopt: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+def deploy_lambda(
+    role: str | None,
+    adopt: bool,
+    packages: tuple[str, ...],
+    requirements: str | None,
+    lock: str | None,
+    nearest_versions: bool,
+    environment: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Create the function on AWS, or bring it up to date with this environment.
 
-    What is not given is as `wren config` shows it, and otherwise stays as the function has it. It runs this
-    environment's Python. Functions of other sizes that stand beside it are brought up to date too.
+    What is not given is as `wren config` shows it, and otherwise stays as the function has it, its packages too. It
+    runs this environment's Python. Functions of other sizes that stand beside it are brought up to date too.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from wren_backends.deploy import function
+    from wren_backends.deploy.packages_step import requirements_of
     from wren_backends.deploy.plan import Plan
     from wren_backends.deploy.session import aws_session
     from wren_backends.deploy.setup import AwsParts, deployment_steps
@@ -124,15 +141,21 @@ def deploy_lambda(role: str | None, adopt: bool, dry_run: bool, as_json: bool, *
     session = aws_session(settings.region)
     settings = replace(settings, region=session.region_name)
     parts = AwsParts(session)
+    wanted = None
+    if packages or requirements or lock or environment:
+        wanted = requirements_of(packages, requirements, lock, nearest=nearest_versions)
     try:
+        if wanted is not None:
+            base = function.look(parts["lambda"], settings.function)
+            parts.add("packages", cli_aws.built(wanted, settings, base, parts, quiet=as_json))
         steps = deployment_steps(parts, settings, role or "", adopt=adopt)
+        if not dry_run and steps[0].what == "packages":
+            cli_aws.carry_out_step(steps[0], parts, AGAIN, quiet=True)
+            steps[1:] = deployment_steps(parts, settings, role or "", adopt=adopt)[1:]  # with them published
     except (BotoCoreError, ClientError) as error:
-        raise cli_aws.refused(
-            f"function {settings.function!r} was not deployed", error, "wren deploy_lambda"
-        ) from error
-    if not dry_run:
-        for step in steps:
-            cli_aws.carry_out_step(step, parts, "wren deploy_lambda", quiet=True)
+        raise cli_aws.refused(f"function {settings.function!r} was not deployed", error, AGAIN) from error
+    for step in () if dry_run else (one for one in steps if one.what != "packages"):
+        cli_aws.carry_out_step(step, parts, AGAIN, quiet=True)
     if as_json:
         cli_aws.print_json([step.shown() for step in steps])
     elif dry_run:

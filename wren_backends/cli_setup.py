@@ -11,7 +11,7 @@ import click
 from wren_backends import cli_aws
 from wren_backends.cli_aws import AGAIN
 from wren_backends.config import DEFAULT_MEMORY_MB, Config
-from wren_backends.errors import ConfigError, DeploymentError, WrenError
+from wren_backends.errors import ConfigError, WrenError
 
 if TYPE_CHECKING:  # each command imports what it needs, so that the others start quickly
     from wren_backends.deploy.plan import Plan
@@ -24,16 +24,7 @@ _FALLBACK_REGION = "us-east-1"
 @click.command()
 @cli_aws.place_options
 @cli_aws.function_options
-@click.option(
-    "--packages", multiple=True, metavar="NAME", help="A package that calls need; may be given again. Default: yours."
-)
-@click.option("--requirements", type=click.Path(exists=True), metavar="FILE", help="Packages of a requirements file.")
-@click.option("--lock", type=click.Path(exists=True), metavar="FILE", help="Packages of a uv.lock.")
-@click.option(
-    "--nearest-versions",
-    is_flag=True,
-    help="Where your version of a package has no wheel for Lambda, take the newest that has one.",
-)
+@cli_aws.package_options
 @click.option("--no-packages", is_flag=True, help="Leave the function's packages as they are.")
 @click.option("--role-name", metavar="NAME", help="Name of the role. Default: the function's, with -worker behind it.")
 @click.option("--adopt", is_flag=True, help="Take over a role and a function of these names that were made otherwise.")
@@ -169,36 +160,15 @@ def _planned(parts: AwsParts, wanted: Wanted, requirements: Requirements | None,
     from botocore.exceptions import BotoCoreError, ClientError
 
     from wren_backends.deploy import setup
-    from wren_backends.deploy.packages import build
-    from wren_backends.deploy.packages_step import Packages
-
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"packages: {text}")
 
     try:
         found = setup.look(parts, wanted)
     except (BotoCoreError, ClientError) as error:
         raise cli_aws.refused("what there is on AWS cannot be seen", error, AGAIN) from error
     if requirements is not None:
-        config = wanted.config
-        try:
-            built = build(requirements, setup.target_of(config, found.functions[config.function]), say)
-        except DeploymentError as error:
-            raise DeploymentError(f"{error}{_ways_out(requirements)}") from error
-        place = (parts["lambda"], parts["s3"], wanted.bucket, config.prefix, config.function)
-        parts.add("packages", Packages(built, *place, say))
+        base = found.functions[wanted.config.function]
+        parts.add("packages", cli_aws.built(requirements, wanted.config, base, parts, quiet=quiet))
     return found, setup.plan(wanted, found, str(parts["settings"].path), parts.get("packages"))
-
-
-def _ways_out(requirements: Requirements) -> str:
-    """What can be done on the command line about packages that cannot be had."""
-    nearest = (
-        "--nearest-versions takes other versions where there is no way, "
-        if requirements.origin == "this environment"
-        else ""
-    )
-    return f"\nOr: {nearest}--packages NAME takes those that you name, --no-packages none"
 
 
 def _say_what_is_planned(plan: Plan, wanted: Wanted) -> None:

@@ -51,6 +51,7 @@ def test_set_up_jobs_and_clean_up_run_under_their_policies_and_use_all_of_them(s
         "s3:GetBucketPolicyStatus",
         "s3:GetObject",
         "s3:PutObject",
+        "s3:AbortMultipartUpload",
         "s3:DeleteObjectVersion",
         "iam:UpdateAssumeRolePolicy",
         "lambda:UpdateFunctionCode",

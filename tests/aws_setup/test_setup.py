@@ -201,12 +201,28 @@ def test_a_function_for_another_architecture_is_made_and_changed(account, name, 
         assert found["Architectures"] == [architecture]
 
 
-def test_packages_are_published_once_and_calls_have_them(setup, name, client):
-    def uses_it():
+@pytest.fixture
+def uses_it():
+    """Whether the package is there, and not as part of the function's zip; travels by value."""
+
+    def look():
         import toolz
 
         return toolz.__name__, toolz.__file__.startswith(os.environ["LAMBDA_TASK_ROOT"])
 
+    return look
+
+
+def test_a_function_without_packages_gets_some(setup, wren, name, uses_it):
+    setup()
+    assert "layers none -> the new one" in wren("deploy_lambda", "--packages", "toolz", "--dry-run").stdout
+    assert f"layers none -> {name}-packages:1" in wren("deploy_lambda", "--packages", "toolz").stdout
+    with WrenExecutor(1) as executor:
+        assert executor.submit(uses_it).result() == ("toolz", False)
+    assert f"{name}: unchanged" in wren("deploy_lambda", "--packages", "toolz").stdout
+
+
+def test_packages_are_published_once_and_calls_have_them(setup, name, client, uses_it):
     first = setup("--packages", "toolz", "--memory", 256, test=True)
     by_kind = {step["what"]: step for step in first["steps"]}
     assert by_kind["packages"]["state"] == "create"

@@ -1,5 +1,6 @@
 """What the documents say is true: code blocks run, tables match the code, paths and commands exist."""
 
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +59,16 @@ def test_make_targets_named_in_the_documents_exist():
     for document in (*PAGES, "CONTRIBUTING.md"):
         for line in re.findall(r"^make ([a-z -]+?)(?:\s+#.*)?$", (ROOT / document).read_text(), re.MULTILINE):
             assert set(line.split()) <= targets, line
+
+
+def test_the_tests_on_aws_refuse_to_run_without_a_bucket_of_yours():
+    environment = {name: value for name, value in os.environ.items() if name != "WREN_BUCKET"}
+    done = subprocess.run(
+        ["make", "-s", "on-aws"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "set WREN_BUCKET" in done.stderr
+    assert "credentials" in done.stderr
 
 
 def test_files_named_in_the_documents_exist():

@@ -29,13 +29,13 @@ class NeededByPackages:
     """What functions need to have the packages.
 
     Attributes:
-        layers: Layers; None: those that the functions have.
+        layers: Layers.
         variables: Environment variables.
         ephemeral_mb: Disk.
     """
 
-    layers: tuple[str, ...] | None = None
-    variables: Mapping[str, str] | None = None
+    layers: tuple[str, ...]
+    variables: Mapping[str, str]
     ephemeral_mb: int = 0
 
 

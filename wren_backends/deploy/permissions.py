@@ -66,7 +66,12 @@ def setup_policy(scope: Scope, role: str) -> Document:
             ],
             [scope.bucket_arn],
         ),
-        allow("UploadPackages", ["s3:GetObject", "s3:PutObject"], scope.objects(scope.packages)),
+        # A layer above 50 MB lies among the blobs while Lambda copies it.
+        allow(
+            "UploadPackages",
+            ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
+            scope.objects(scope.packages, scope.blobs),
+        ),
         allow(
             "MakeTheRole",
             [

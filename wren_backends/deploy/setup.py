@@ -16,7 +16,7 @@ from wren_backends.config import DEFAULT_MEMORY_MB, Config
 from wren_backends.deploy import bucket, function, log_group, role
 from wren_backends.deploy.memory import Memory
 from wren_backends.deploy.package import HANDLER, function_zip
-from wren_backends.deploy.packages_step import NeededByPackages, Packages
+from wren_backends.deploy.packages_step import Packages
 from wren_backends.deploy.plan import Change, Plan, Step, brought_up_to_date
 from wren_backends.deploy.policies import ALL_OF_IT, Scope
 from wren_backends.deploy.settings_file import SettingsFile
@@ -228,13 +228,8 @@ def function_steps(wanted: Wanted, found: Found, packages: Packages | None) -> l
         found: What there is.
         packages: The packages; None: those that the functions have.
     """
-    layers = wanted.config.layers
-    needed = packages.needed(layers) if packages else NeededByPackages(layers or None)
     code = function_zip(target_of(wanted.config, found.functions[wanted.config.function]))
-    base = spec_of(wanted.config, wanted.role_arn)
-    base = replace(base, layers=needed.layers, variables=needed.variables or {})
-    if needed.ephemeral_mb > max(base.ephemeral_mb or 0, 512):
-        base = replace(base, ephemeral_mb=needed.ephemeral_mb)
+    base = _with_packages(spec_of(wanted.config, wanted.role_arn), packages)
     specs = [base, *specs_beside(base, found.functions, found.beside)]
     return [function.step(found.functions[spec.name], spec, code, adopt=wanted.adopt) for spec in specs]
 
@@ -243,7 +238,7 @@ def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: b
     """The steps of the functions alone, and of the role if functions of further sizes are to use it.
 
     Args:
-        parts: Clients, which are asked what there is.
+        parts: Clients, which are asked what there is; with `packages`, if the functions are to have others.
         config: Settings, with region and bucket.
         role_arn: ARN of the role; empty: the one that they have, or that `create_role` has made.
         adopt: Take over a function that is none of this library's.
@@ -252,8 +247,11 @@ def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: b
         DeploymentError: There is no role.
         botocore.exceptions.ClientError: AWS refuses.
     """
-    base = replace(spec_of(config, role_arn), layers=config.layers or None)
     functions, beside = _look_at_functions(parts["lambda"], config)
+    packages: Packages | None = parts.get("packages")
+    present = functions[config.function]
+    packaging = [packages.step(present.variables, present.layers)] if packages else []
+    base = _with_packages(spec_of(config, role_arn), packages)
     if functions[config.function].configuration is None and not role_arn:
         base = replace(base, role=_made_role(parts["iam"], config.function))
     code = function_zip(target_of(config, functions[config.function]))
@@ -261,7 +259,17 @@ def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: b
     steps = [function.step(functions[spec.name], spec, code, adopt=adopt) for spec in specs]
     if any(step.state == "create" for step in steps[1:]):
         steps[:0] = _widened_role(parts, config, specs[-1].role, beside)
-    return steps
+    return [*packaging, *steps]
+
+
+def _with_packages(spec: function.FunctionSpec, packages: Packages | None) -> function.FunctionSpec:
+    """What a function has to be like with the packages; without any it keeps those that it has."""
+    if packages is None:
+        return spec
+    needed = packages.needed(spec.layers or ())
+    spec = replace(spec, layers=needed.layers, variables=needed.variables)
+    larger = needed.ephemeral_mb > max(spec.ephemeral_mb or 0, 512)
+    return replace(spec, ephemeral_mb=needed.ephemeral_mb) if larger else spec
 
 
 def target_of(config: Config, found: function.FoundFunction) -> Target:
