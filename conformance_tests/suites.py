@@ -139,8 +139,8 @@ SUITES = {
         ),
         Suite(
             name="documents",
-            what="every file in examples/ and every code block of README.md",
-            arguments=("tests/docs/test_documents.py", "-k", "readme_run or examples_run"),
+            what="every file in examples/ and every code block of the README and docs/",
+            arguments=("tests/docs/test_documents.py", "-k", "blocks_run or examples_run"),
             modes=BOTH,
         ),
         Suite(
