@@ -15,7 +15,8 @@ from typing import Any
 from lambda_worker import agreement
 from wren_backends.config import Config
 from wren_backends.connection import is_local
-from wren_backends.doctor_aws import Account, Finding, examine_account
+from wren_backends.doctor_account import Account, Finding
+from wren_backends.doctor_aws import examine_account
 from wren_backends.errors import WrenError
 from wren_backends.executor import WrenExecutor
 
