@@ -9,6 +9,7 @@ from conformance_tests.running import run
 from conformance_tests.suites import SUITES
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("suite", [suite for suite in SUITES.values() if suite.subset], ids=lambda suite: suite.name)
 def test_subset(suite):
     result = run(suite, "direct", arguments=suite.subset)
