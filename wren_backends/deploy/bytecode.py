@@ -1,6 +1,6 @@
 """Compiles packages beforehand: a layer is read-only, so that functions would do it again at each cold start.
 
-Importing numpy, scipy, pandas, dask and scikit-learn takes a quarter of the CPU time then
+Importing numpy, scipy, pandas, dask and scikit-learn takes less than a third of the CPU time then
 (`benchmarks/package_formats.py`). The files say that their source is not to be looked at, as its date is another there.
 """
 

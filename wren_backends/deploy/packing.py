@@ -11,8 +11,8 @@ from pathlib import Path
 _EXECUTABLE, _PLAIN = 0o755 << 16, 0o644 << 16
 _UNIX = 3
 
-LEVEL = 6
-"""Of zlib's: 9 takes three times as long for 1% less."""
+LEVEL = 4
+"""Of zlib's: 6 takes twice as long for 4% less (`benchmarks/package_formats.py`)."""
 
 
 def files_below(folder: Path) -> list[tuple[str, Path]]:
