@@ -320,6 +320,7 @@ class ObjectStore:
             raise kind(f"{verb} {self.where}/{key} failed: {_first_line(error)}") from error
 
 
+_process_id = os.getpid  # calls may replace it in its module
 _used_by: int | None = None
 """The process that obstore was first used in."""
 
@@ -328,8 +329,8 @@ def _check_the_process(what: str) -> None:
     """Refuse what would never return: obstore's threads (tokio's) do not live on in a forked child (obstore 0.12.1)."""
     global _used_by  # noqa: PLW0603  the threads are the process's, too
     if _used_by is None:
-        _used_by = os.getpid()
-    elif _used_by != os.getpid():
+        _used_by = _process_id()
+    elif _used_by != _process_id():
         raise DeniedError(
             f"{what}: this process was forked from one that had used S3, and cannot use it itself. Start processes "
             'with multiprocessing\'s "spawn" or "forkserver", or fork before the first use'

@@ -484,9 +484,9 @@ def test_a_chain_that_runs_out_of_time_is_run_task_by_task(cloud, tmp_path):
 def test_an_interrupted_graph_stops_and_leaves_nothing(run_script):
     done = run_script(
         """
-        import asyncio, os, signal, threading, time
+        import os, signal, threading, time
         import dask, numpy as np
-        from wren_backends import WrenExecutor, wren_get
+        from wren_backends import WrenExecutor, loops, wren_get
         from wren_backends.connection import open_store
 
         def interrupt():
@@ -513,7 +513,7 @@ def test_an_interrupted_graph_stops_and_leaves_nothing(run_script):
             store = open_store(executor.connection, executor.connection.prefix)
             return [key async for key in store.list_async(f"jobs/{executor.job_id}/data/")]
 
-        print(asyncio.run(left()))
+        print(loops.run(left()))
         """
     )
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,8 @@ def on_aws(cloud):
 def wren(request, tmp_path, cloud, monkeypatch):
     """The command, and this process, on the local cloud in both ways."""
     if request.param == "local":
-        return Wren(tmp_path, {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"]})
+        monkeypatch.setenv("WREN_FUNCTION", "logged")  # not the one whose log has all that other tests print
+        return Wren(tmp_path, {name: os.environ[name] for name in ("XDG_STATE_HOME", "WREN_FUNCTION")})
     environment = request.getfixturevalue("on_aws")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

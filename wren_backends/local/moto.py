@@ -54,7 +54,7 @@ class Moto:
             async with self._lock:
                 upstream = await self._running()
                 if service == "logs":
-                    await self._sync_logs(upstream)
+                    await self._sync_logs(upstream, _log_group(body))
         except LocalCloudError as error:
             headers = {"content-type": "application/json", "x-amzn-ErrorType": "ServiceUnavailableException"}
             request.respond(503, headers, json.dumps({"message": str(error)}).encode())
@@ -100,8 +100,11 @@ class Moto:
             await asyncio.sleep(0.02)
         return None
 
-    async def _sync_logs(self, upstream: Upstream) -> None:
+    async def _sync_logs(self, upstream: Upstream, group: str | None) -> None:
+        """Hand on what was printed to one group, or to all: a cloud that has run for long has printed much."""
         for stream in self.logs.streams:
+            if group not in (None, stream.group):
+                continue
             events = [{"timestamp": moment, "message": text} for moment, text in stream.unsynced()]
             if not events:
                 continue
@@ -132,6 +135,16 @@ class Moto:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+def _log_group(body: bytes) -> str | None:
+    """The log group that a request to CloudWatch Logs names; None if it is about no single one."""
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return None
+    name = found.get("logGroupName") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _body(data: bytes) -> Body:
