@@ -27,7 +27,7 @@ from wren_backends.connection import default_max_workers
 from wren_backends.executor import Prepared, WrenExecutor
 from wren_backends.taskanswer import answer_with, failure, give
 
-_FEWEST_AHEAD, _AHEAD = 256, 4  # as in dask.py
+_FEWEST_AHEAD, _AHEAD = 256, 4  # as in graph/run.py
 
 
 class BurstExecutor(Executor):

@@ -88,14 +88,13 @@ def wren_get(
         graph = dict(dsk if isinstance(dsk, Mapping) else dsk.__dask_graph__())
         return get_sync(graph, keys, **kwargs)
     settings, keep = _settings(kwargs, keep_intermediates)
-    if rerun_exceptions_locally is None:
-        rerun_exceptions_locally = bool(dask_config.get("rerun_exceptions_locally", False))
+    rerun_locally = _reruns_locally(rerun_exceptions_locally)
     with contextlib.ExitStack() as stack:
         executor, is_own = _executor(executor, num_workers, settings)
         if is_own:
             stack.callback(executor.shutdown, wait=False)
         active = stack.enter_context(local_callbacks(callbacks))
-        found = compute(dsk, _wanted(keys), executor, active, rerun_locally=rerun_exceptions_locally, keep=keep)
+        found = compute(dsk, _wanted(keys), executor, active, rerun_locally=rerun_locally, keep=keep)
     return nested_get(keys, found)
 
 
@@ -135,7 +134,7 @@ def _remote_get(
     executor, _ = _executor(executor, num_workers, settings)
     with local_callbacks(callbacks) as active:
         found = leave_remote(
-            dsk, _wanted(keys), executor, active, rerun_locally=bool(rerun_exceptions_locally), keep=keep
+            dsk, _wanted(keys), executor, active, rerun_locally=_reruns_locally(rerun_exceptions_locally), keep=keep
         )
     return nested_get(keys, found)
 
@@ -145,6 +144,10 @@ wren_get.persist = persist  # type: ignore[attr-defined]  # dask.base.persist lo
 
 def _wanted(keys: Any) -> set[Any]:
     return set(flatten([keys])) if isinstance(keys, list) else {keys}
+
+
+def _reruns_locally(given: bool | None) -> bool:
+    return bool(dask_config.get("rerun_exceptions_locally", False) if given is None else given)
 
 
 def _settings(kwargs: Mapping[str, Any], keep: bool | None) -> tuple[dict[str, Any], bool]:

@@ -93,7 +93,8 @@ class Dispatcher:
         self.blobs = self._engine.blobs
         self.set_initializer = self._engine.set_initializer
 
-        self._lock = threading.Lock()
+        # A finalizer may come by while this thread holds it: garbage is collected wherever something is made.
+        self._lock = threading.RLock()
         self._inbox: deque[Call] = deque()
         self._woken = False
         self._feed: SimpleQueue[Callable[[], object] | None] | None = None

@@ -220,7 +220,7 @@ class WrenExecutor(Executor):
         future = InterruptibleFuture(self._dispatcher.abandon) if future is None else future
         try:
             function = fn.function if isinstance(fn, Prepared) else self.prepare(fn).function
-            arguments, modules = self._pickle((args, kwargs), f"the arguments of {function.name}", seen)
+            arguments, modules = self._pickle((args, kwargs), f"the arguments of {name or function.name}", seen)
             if needs_modules and modules is None:
                 modules = self._modules.bundle()
         except Exception as error:  # noqa: BLE001  pickling runs the user's code

@@ -312,7 +312,7 @@ class Follower:
 
 
 def _may_be_sent_again(failure: Failure, error: WrenError, record: JobRecord) -> bool:
-    """Whether a client that is alive would, as `Carrier` and `Dispatcher._regroup` decide."""
+    """Whether a client that is alive would, as `Carrier` and `Engine._regroup` decide."""
     reply = faults.refusal_in_error(failure.body)
     if reply is not None:
         return reply.refused == "missing"

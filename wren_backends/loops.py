@@ -40,12 +40,14 @@ class Loop(_Base):
     ) -> asyncio.Handle:
         """See asyncio."""
         thread = threading.get_ident()
+        nested = thread in self._telling  # by a finalizer, while something is made below
         self._telling[thread] = None
         try:
             return super().call_soon_threadsafe(callback, *args, context=context)
         finally:
             # CPython passes its lock on after calls and jumps: after this there is none before the caller has it back.
-            del self._telling[thread]
+            if not nested:
+                del self._telling[thread]
 
     def close(self) -> None:
         """See asyncio; waits for threads that have told the loop something and are not back yet."""

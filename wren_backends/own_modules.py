@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lambda_worker import codec
 from lambda_worker.protocol import Bytes
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
@@ -127,7 +128,7 @@ class Findable:
     def __init__(self) -> None:
         self._way: tuple[object, ...] = ()
         self._looked_at = -math.inf
-        self._in_code: dict[bytes, frozenset[str]] = {}
+        self._in_code: dict[str, frozenset[str]] = {}
         self._found: dict[str, Roots] = {}
         self._imports: dict[Path, tuple[tuple[int, int], set[str]]] = {}
 
@@ -136,13 +137,14 @@ class Findable:
         data = bytes(pickled) if not isinstance(pickled, bytes) else pickled
         if not any(one in data for one in _BY_VALUE):
             return frozenset()
+        key = codec.digest(data)  # not the pickle, which may be large
         if time.monotonic() - self._looked_at > _LOOK_EVERY_S or len(self._in_code) > _MOST_CODE:
             self.forget()
-        if data not in self._in_code:
+        if key not in self._in_code:
             texts = {found[2].decode() for found in _TEXT.finditer(data) if found[1][0] == len(found[2])}
             tops = {text.partition(".")[0] for text in texts}
-            self._in_code[data] = frozenset(name for name in tops if self._is_meant(name, texts))
-        return self._in_code[data]
+            self._in_code[key] = frozenset(name for name in tops if self._is_meant(name, texts))
+        return self._in_code[key]
 
     def _is_meant(self, name: str, texts: set[str]) -> bool:
         """Whether there is such a module; a folder without `__init__.py` is one if something in it is named as well."""

@@ -7,9 +7,9 @@ import time
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from dask.sizeof import sizeof
 from distributed import Reschedule
 from distributed.core import error_message
+from distributed.sizeof import safe_sizeof
 
 from wren_backends.origin import origin_of
 
@@ -22,8 +22,13 @@ def answer_with(answer: Future[Any] | None, call: Future[Any], delay_s: float) -
         call: The call, which has ended.
         delay_s: What the scheduler's clock is ahead of this machine's.
     """
-    if answer is not None:
-        give(answer, _message(call, delay_s))
+    if answer is None:
+        return
+    try:
+        message = _message(call, delay_s)
+    except Exception as error:  # noqa: BLE001  the worker waits for an answer, whatever it is
+        message = failure(error, 0.0, delay_s)
+    give(answer, message)
 
 
 def _message(call: Future[Any], delay_s: float) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def _message(call: Future[Any], delay_s: float) -> dict[str, Any]:
         "op": "task-finished",
         "status": "OK",
         "result": value,
-        "nbytes": sizeof(value),
+        "nbytes": safe_sizeof(value),
         "type": type(value) if value is not None else None,
         **_times(seconds, delay_s),
         "thread": row,

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -404,6 +405,37 @@ def test_every_kind_of_collection_is_persisted(executor, kind):
     found = compute(kept, executor)
     assert list(found.a if kind == "dataframe" else found) == expected
     assert executor.journal.counts["call.submitted"] == calls
+
+
+def test_equal_values_that_were_persisted_together_go_one_by_one(executor):
+    made = dask.delayed(random_bytes)(MB, 3)
+    same = dask.delayed(operator.pos)(made)
+    first, second = dask.persist(made, same, scheduler=wren_get, executor=executor)
+    del first
+    gc.collect()
+    before = executor.journal.counts["call.finished"]
+    assert dask.delayed(len)(second).compute(scheduler=wren_get, executor=executor) == MB
+    assert executor.journal.counts["call.finished"] == before + 1  # nothing had to be made again
+
+
+def test_persisting_from_several_threads(executor):
+    def persist(seed):
+        return dask.delayed(random_bytes)(MB, seed).persist(scheduler=wren_get, executor=executor)
+
+    with ThreadPoolExecutor(4) as pool:
+        kept = list(pool.map(persist, range(12)))
+    assert len(dask.compute(*kept, scheduler=wren_get, executor=executor)) == 12
+
+
+def test_what_is_gathered_here_may_have_another_name_too(executor):
+    graph = {"a": (inc, 1), "finalize-x": (list, ["a"]), "b": "finalize-x"}
+    assert wren_get(graph, ["finalize-x", "b"], executor=executor) == ([2], [2])
+
+
+def test_an_error_in_what_is_gathered_here_names_its_key(executor):
+    with pytest.raises(ZeroDivisionError) as raised:
+        wren_get({"a": (inc, -1), "finalize-x": (operator.truediv, 1, "a")}, "finalize-x", executor=executor)
+    assert any("finalize-x" in note for note in raised.value.__notes__)
 
 
 def test_persisted_values_are_made_again_when_they_are_lost(executor):

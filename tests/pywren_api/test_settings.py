@@ -1,6 +1,7 @@
 """Which executor runs where, from PyWren's settings."""
 
 import os
+import sys
 import threading
 
 import pytest
@@ -99,6 +100,14 @@ def test_a_dummy_runs_calls_when_it_is_told_to(monkeypatch):
     executor.invoker.thread.join()
     assert pywren.wait(futures, pywren.ALWAYS) == (futures, [])
     assert "OF_DUMMY" not in os.environ
+
+
+def test_a_dummys_call_that_exits_has_ended():
+    future = pywren.dummy_executor().call_async(sys.exit, 3)
+    with pytest.raises(SystemExit):
+        future.result()
+    with pytest.raises(SystemExit):
+        future.result(timeout=20)
 
 
 def test_a_dummy_runs_calls_that_are_waited_for():

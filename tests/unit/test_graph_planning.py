@@ -55,6 +55,11 @@ def test_nodes_are_sorted_by_what_becomes_of_them():
     assert "unneeded" not in plan.nodes
 
 
+def test_the_users_own_finalizing_is_work():
+    plan = make_plan({"finalize_model-1": Task("finalize_model-1", inc, 1)}, ["finalize_model-1"])
+    assert plan.work == {"finalize_model-1"}
+
+
 def test_what_gathers_results_for_a_further_task_is_work():
     plan = make_plan({"finalize-x": (inc, 1), "y": (inc, "finalize-x")}, ["finalize-x", "y"])
     assert plan.work == {"finalize-x", "y"}

@@ -52,3 +52,38 @@ def test_after_a_job_of_another_process_was_read(run_script):
     assert executor.job_id in [one.job_id for one in list_jobs(connect(Config()))]
     """,
     )
+
+
+def test_finalizers_may_come_by_at_any_moment(run_script):
+    """Garbage is collected wherever something is made, be it within a submission or the telling of a loop."""
+    done = run_script(
+        """
+    import gc
+    import weakref
+
+    from lambda_worker.protocol import BlobRef
+    from wren_backends import WrenExecutor
+
+
+    class Held:
+        pass
+
+
+    def let_go(executor, number):
+        held = Held()
+        held.itself = held
+        weakref.finalize(held, executor.discard, [BlobRef("0" * 64, 1, executor.job_id, number)])
+
+
+    with WrenExecutor(1) as executor:
+        executor.submit(abs, -1).result()
+        gc.set_threshold(1)
+        futures = []
+        for number in range(100):
+            let_go(executor, number)
+            futures.append(executor.submit(abs, -number))
+        gc.set_threshold(700)
+        print(sum(future.result() for future in futures))
+    """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4950\n", "")

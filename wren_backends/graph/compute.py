@@ -108,7 +108,7 @@ def _attempt(dsk: Any, watch: Watch, run: Callable[[Mapping[Key, Any], Watch], T
                         f"what was persisted is gone from the bucket: {names}. Persist it again"
                     ) from None
                 lost |= {one.key: one for one in error.lost}
-                recipes = [one.recipe for one in error.lost]
+                recipes = {id(one.recipe): one.recipe for one in error.lost}.values()
                 nodes = {key: node for recipe in recipes for key, node in recipe.items()} | {
                     key: node for key, node in nodes.items() if key not in lost
                 }
@@ -135,9 +135,13 @@ def _with_persisted(graph: Mapping[Key, Any]) -> dict[Key, Any]:
 def _recipe(nodes: Mapping[Key, Any]) -> dict[Key, Any]:
     """Nodes that make values again, with nothing in them that is persisted: that would keep it from being let go of."""
     found: dict[Key, Any] = {}
+    merged: set[int] = set()  # what was persisted together has one recipe
     for key, node in nodes.items():
         if isinstance(node, DataNode) and isinstance(node.value, Persisted):
-            found |= {one: made for one, made in node.value.recipe.items() if one not in found}
+            recipe = node.value.recipe
+            if id(recipe) not in merged:
+                merged.add(id(recipe))
+                found |= {one: made for one, made in recipe.items() if one not in found}
         else:
             found[key] = node
     return found

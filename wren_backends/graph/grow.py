@@ -78,7 +78,10 @@ class _Step:
         for user in sorted(users, key=self._board.rank):
             if not self._may_take(user):
                 continue
-            lacking = [one for one in self._board.waits_for(user) if one not in self._inside]
+            waits = self._board.waits_for(user)
+            if (len(waits) - len(self._inside) + 1) * _LEAST_S > WORTH_S:
+                continue  # it lacks too much, without looking at what
+            lacking = [one for one in waits if one not in self._inside]
             if not lacking:
                 if self._belongs_here(user, users) and self._total_s + self._cost(user) <= self._limits.longest_s:
                     self._take([user])

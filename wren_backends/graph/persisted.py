@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -47,7 +49,10 @@ class Persisted:
 
 
 _known: weakref.WeakValueDictionary[Key, Persisted] = weakref.WeakValueDictionary()
-_owners: set[weakref.finalize[Any, Any]] = set()
+_owners: dict[int, weakref.finalize[Any, Any]] = {}
+_holders: Counter[BlobRef] = Counter()
+_numbers = itertools.count()
+_lock = threading.RLock()  # garbage may be collected, and finalizers run, while it is held
 
 
 def find(key: Key) -> Persisted | None:
@@ -62,14 +67,29 @@ def place_of(executor: WrenExecutor) -> tuple[Any, ...]:
 
 
 def own(parcel: Parcel, refs: Collection[BlobRef], executor: WrenExecutor) -> None:
-    """Have objects deleted when a parcel is let go of, and before the interpreter ends."""
+    """Have objects deleted when all parcels that name them are let go of, and before the interpreter ends.
+
+    Two values that one call made are the same object if they are equal.
+    """
     if refs:
-        _owners.difference_update([one for one in _owners if not one.alive])
-        _owners.add(weakref.finalize(parcel, executor.discard, list(refs)))
+        with _lock:
+            _holders.update(refs)
+            number = next(_numbers)
+            _owners[number] = weakref.finalize(parcel, _disown, number, tuple(refs), executor)
+
+
+def _disown(number: int, refs: Collection[BlobRef], executor: WrenExecutor) -> None:
+    with _lock:
+        _owners.pop(number, None)
+        _holders.subtract(refs)
+        unheld = [ref for ref in refs if _holders[ref] <= 0]
+        for ref in unheld:
+            del _holders[ref]
+    executor.discard(unheld)
 
 
 def _let_go() -> None:
-    for one in _owners:
+    for one in list(_owners.values()):
         one()
 
 

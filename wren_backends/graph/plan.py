@@ -94,7 +94,8 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     tasks = [key for key in nodes if key not in targets and key not in data]
     needs = {key: tuple(dict.fromkeys(targets.get(one, one) for one in nodes[key].dependencies)) for key in tasks}
     used = {one for needed in needs.values() for one in needed}
-    here = frozenset(key for key in tasks if gather_here and key in asked - used and _only_gathers(key, nodes[key]))
+    last = asked - used
+    here = frozenset(key for key in tasks if gather_here and key in last and _only_gathers(key, nodes[key]))
     home = {targets.get(key, key) for key in asked}.union(*(needs[key] for key in here))
     return Plan(nodes, frozenset(tasks) - here, here, data, targets, needs, asked, frozenset(home), rank)
 
@@ -116,7 +117,7 @@ def _only_gathers(key: Key, node: Any) -> bool:
     (RepartitionToFewer, whose function is `_concat`).
     """
     prefix = key_split(key)
-    return bool(prefix.startswith("finalize")) or (prefix == "repartitiontofewer" and funcname(node.func) == "_concat")
+    return bool(prefix.startswith("finalize-")) or (prefix == "repartitiontofewer" and funcname(node.func) == "_concat")
 
 
 def _targets(nodes: Mapping[Key, Any]) -> dict[Key, Key]:

@@ -20,6 +20,7 @@ left in S3 is deleted, but for what is persisted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -282,7 +283,12 @@ class Computation:
 
     def _call(self, key: Key, values: Mapping[Key, Any]) -> Any:
         node = self._plan.nodes[key]
-        return node({one: values[self._plan.resolve(one)] for one in node.dependencies})
+        try:
+            return node({one: values[self._plan.resolve(one)] for one in node.dependencies})
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # exceptions may be frozen
+                error.add_note(f"raised by the task of dask key {key!r}")
+            raise
 
     # ---- what was lost
 
@@ -317,7 +323,7 @@ class Computation:
             found[key] = self._call(key, self._open(self._plan.needs[key]))
             self._watch.finished({key: partial(found.__getitem__, key)}, "here")
         sources = {key: self._plan.resolve(key) for key in self._plan.wanted if key not in found}
-        values = self._open(dict.fromkeys(sources.values()))
+        values = found | self._open(dict.fromkeys(source for source in sources.values() if source not in found))
         return found | {key: values[source] for key, source in sources.items()}
 
     def _open(self, keys: Iterable[Key]) -> dict[Key, Any]:

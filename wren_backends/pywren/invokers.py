@@ -168,8 +168,10 @@ def _run(pickles: tuple[Any, ...], environment: Mapping[str, str], future: CallF
         function, item = (codec.loads([first, *map(bytearray, rest)]) for first, *rest in pickles)
         with _variables(environment):
             value = function(item)
-    except Exception as error:  # noqa: BLE001  it is the future's
-        future.set_exception(error)
+    except BaseException as error:
+        future.set_exception(error)  # or whoever waits for it would do so for ever
+        if not isinstance(error, Exception):
+            raise
     else:
         future.set_result(value)
 

@@ -44,9 +44,7 @@ def wait(
         raise ValueError(f"return_when={return_when!r}: has to be ALL_COMPLETED, ANY_COMPLETED or ALWAYS")
     futures = list(fs)
     if return_when != ALWAYS and futures:
-        for future in futures:
-            if return_when == ALL_COMPLETED or not any(one.done() for one in futures):
-                future._future.demand()
+        _demand(futures, enough=len(futures) if return_when == ALL_COMPLETED else 1)
         try:
             concurrent.futures.wait([one._future for one in futures], timeout, _STANDARD[return_when])
         except KeyboardInterrupt:
@@ -58,6 +56,17 @@ def wait(
         [future for future, ended in zip(futures, done, strict=True) if ended],
         [future for future, ended in zip(futures, done, strict=True) if not ended],
     )
+
+
+def _demand(futures: list[ResponseFuture], enough: int) -> None:
+    """Have those begin that begin when somebody asks, until `enough` are done."""
+    done = sum(one.done() for one in futures)
+    for one in futures:
+        if done >= enough:
+            return
+        if not one.done():
+            one._future.demand()
+            done += one.done()
 
 
 def get_all_results(fs: Iterable[ResponseFuture]) -> list[Any]:
