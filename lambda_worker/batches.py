@@ -93,21 +93,38 @@ def run_step(
         says how long each task took that was run, in seconds, and which keys the latter have.
     """
     wanted = dict(outputs)
-    last_use = {key: number for number, task in enumerate(tasks) for key in task.dependencies}
-    given = set(values)
+    needs = _needs(tasks)
+    last_use = {key: number for number, keys in enumerate(needs) for key in keys}
+    # Whoever runs the rest has these at hand, as it has the constants that travel with the tasks.
+    at_hand = {*values, *(task.key for task in tasks if hasattr(task, "value"))}
     seconds: list[float] = []
     for number, task in enumerate(tasks):
         if sum(seconds) > patience_s:
             break
         seconds.append(_run_task(task, values))
-        for key in task.dependencies:
+        for key in needs[number]:
             if last_use[key] == number and key not in wanted:
-                del values[key]
-    rest = tasks[len(seconds) :]
-    needed = {key for task in rest for key in task.dependencies if key in values and key not in given}
-    extra = sorted(needed - set(wanted), key=str)
+                values.pop(key, None)
+    aliases = {task.key for task in tasks if hasattr(task, "target")}
+    needed = {key for keys in needs[len(seconds) :] for key in keys if key in values} - aliases
+    extra = sorted(needed - at_hand - set(wanted), key=str)
     made = [(values[key], limit) for key, limit in outputs if key in values]
     return Apart([*made, *((values[key], 0) for key in extra)], (seconds, extra))
+
+
+def _needs(tasks: tuple[Any, ...]) -> list[set[Any]]:
+    """For each node the keys that it needs, and what aliases among them stand for: that is what a value is known by."""
+    targets = {task.key: task.target for task in tasks if hasattr(task, "target")}
+    found = []
+    for task in tasks:
+        keys = set(task.dependencies)
+        aliases = [key for key in keys if key in targets]
+        while aliases:
+            target = targets[aliases.pop()]
+            keys.add(target)
+            aliases += [target] if target in targets else []
+        found.append(keys)
+    return found
 
 
 def _run_task(task: Any, values: dict[Any, Any]) -> float:

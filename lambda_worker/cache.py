@@ -57,6 +57,7 @@ class BlobCache:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._size = 0
+        self._mapped = 0
         self._held: OrderedDict[BlobRef, _Held] = OrderedDict()
         self.reused: Counter[str] = Counter()
 
@@ -85,13 +86,15 @@ class BlobCache:
         return held.private() if writable else held.shared
 
     def _hold(self, ref: BlobRef, data: memoryview, *, borrowed: bool = False) -> _Held:
-        may_map = sum(one.mapped for one in self._held.values()) < _MOST_MAPPED
-        held = _Held(data, may_map=may_map, borrowed=borrowed)
+        held = _Held(data, may_map=self._mapped < _MOST_MAPPED, borrowed=borrowed)
         if ref.size <= self._limit:
             self._held[ref] = held
             self._size += ref.size
+            self._mapped += held.mapped
             while self._size > self._limit:
-                self._size -= self._held.popitem(last=False)[0].size
+                oldest, dropped = self._held.popitem(last=False)
+                self._size -= oldest.size
+                self._mapped -= dropped.mapped
         return held
 
 

@@ -375,6 +375,11 @@ def test_persisted_values_stay_in_s3_and_are_used_from_there(executor):
     assert compute(kept, executor).shape == (1000, 1000)
 
 
+def test_a_persisted_part_can_be_had_alone(executor):
+    x = da.ones((4, 4), chunks=2).persist(scheduler=wren_get, executor=executor)
+    assert x.dask[x.name, 1, 1].result().tolist() == [[1, 1], [1, 1]]
+
+
 def test_persisted_values_go_with_the_collection(executor):
     kept = da.ones((800, 800), chunks=400).persist(scheduler=wren_get, executor=executor)
     more = (kept + 1).persist(scheduler=wren_get, executor=executor)

@@ -1,10 +1,12 @@
 """What runs where, and when a value is let go of: the pure part of `wren_backends/graph/`."""
 
 import operator
+import time
 
 import pytest
-from dask._task_spec import DataNode, Task, TaskRef
+from dask._task_spec import Alias, DataNode, Task, TaskRef
 
+from lambda_worker.batches import run_step
 from wren_backends import ConfigError
 from wren_backends.graph.board import Board
 from wren_backends.graph.costs import WORTH_S, Costs
@@ -249,3 +251,25 @@ def test_measured_durations_take_the_place_of_guesses():
     costs.learn("f-1", task, 0.001)
     assert costs.of("f-2", task) == 0.001
     assert costs.of("d", DataNode("d", 1)) > 0
+
+
+def test_a_rest_is_sent_back_with_tasks_values_and_no_more():
+    """Aliases stand for tasks, and constants travel with whoever needs them."""
+
+    def slow():
+        time.sleep(0.05)
+        return 1
+
+    tasks = (
+        Task("made", slow),
+        Alias("alias", "made"),
+        DataNode("constant", 5),
+        Task("rest", add, TaskRef("alias"), TaskRef("constant"), TaskRef("given")),
+    )
+    left = run_step(tasks, {"given": 7}, (("rest", 100),), patience_s=0.01)
+    seconds, extra = left.note
+    assert len(seconds) == 1
+    assert extra == ["made"]
+    assert left.values == [(1, 0)]
+    done = run_step(tasks, {"given": 7}, (("rest", 100),))
+    assert done.values == [(13, 100)]

@@ -11,7 +11,9 @@ from typing import Any
 
 from dask.typing import Key
 
+from lambda_worker.objects import MissingObjectError
 from lambda_worker.protocol import BlobRef
+from wren_backends.errors import StorageError
 from wren_backends.executor import WrenExecutor
 from wren_backends.parcels import Parcel
 
@@ -35,7 +37,21 @@ class Persisted:
         self.parcel = parcel
         self.recipe = recipe
         self.place = place_of(executor)
+        self._executor = executor
         _known[key] = self
+
+    def result(self) -> Any:
+        """The value, in this process, as a future of distributed's has it.
+
+        Raises:
+            StorageError: It is gone, or cannot be fetched.
+            SerializationError: It cannot be unpickled here.
+        """
+        try:
+            (value,) = self._executor.open_parcels([self.parcel])
+        except MissingObjectError as error:
+            raise StorageError(f"what was persisted as {self.key!r} is gone: {error}. Persist it again") from error
+        return value
 
     def __dask_tokenize__(self) -> tuple[str, Key]:
         return "wren-persisted", self.key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ class Watch:
         self._graph: Mapping[Key, Any] = {}
         self._state: dict[str, Any] = {}
         self._plan: Plan | None = None
+        self._aliases: defaultdict[Key, list[Key]] = defaultdict(list)
 
     @property
     def wants_values(self) -> bool:
@@ -49,6 +51,9 @@ class Watch:
         if not self._callbacks:
             return
         self._plan, self._graph = plan, plan.nodes
+        self._aliases.clear()
+        for alias in plan.targets:
+            self._aliases[plan.nodes[alias].target].append(alias)
         self._state = start_state_from_dask(dict(plan.nodes), keys=plan.wanted, sortkey=plan.rank.get)
         for _, start_state, *_ in self._callbacks:
             if start_state:
@@ -80,8 +85,11 @@ class Watch:
                 finish(self._graph, self._state, failed)
 
     def _start(self, key: Key) -> None:
-        if key in self._state["ready"]:
-            self._state["ready"].remove(key)
+        ready = self._state["ready"]
+        for index in range(len(ready) - 1, -1, -1):  # dask's order has what goes next at the end
+            if ready[index] == key:
+                del ready[index]
+                break
         self._state["running"].add(key)
         for callback in self._pretask:
             callback(key, self._graph, self._state)
@@ -96,8 +104,8 @@ class Watch:
     def _follow_aliases(self, key: Key, value: Any, worker: str) -> None:
         """An alias is done as soon as what it stands for."""
         assert self._plan is not None
-        for alias in list(self._state["ready"]):
-            if alias in self._plan.targets and self._plan.nodes[alias].target == key:
+        for alias in self._aliases.get(key, ()):
+            if alias not in self._state["finished"]:
                 self._start(alias)
                 self._finish(alias, value, worker)
                 self._follow_aliases(alias, value, worker)
