@@ -21,29 +21,44 @@ from wren_backends.config import Config
     is_flag=True,
     help="Delete a bucket that wren has made with objects in it that are not wren's.",
 )
+@click.option(
+    "--delete-shared-objects",
+    "shared_too",
+    is_flag=True,
+    help="In a bucket of your own, delete objects of jobs and packages that other functions with this prefix may have.",
+)
 @cli_aws.dry_run_option
 @cli_aws.yes_option
 @cli_aws.json_option
-def cleanup(role_name: str | None, foreign_too: bool, dry_run: bool, yes: bool, as_json: bool, **options: Any) -> None:
+def cleanup(
+    role_name: str | None,
+    foreign_too: bool,
+    shared_too: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Remove all that `wren setup` has made: functions, log groups, layers, role, bucket and settings.
 
-    What it did not make, known by its tags, stays. It says what it is going to delete and asks; it asks once more
-    before it deletes a bucket with objects that are not wren's.
+    What it did not make, known by its tags, stays, and what a function needs that stays. It says what it is going to
+    delete and asks; it asks once more before it deletes a bucket with objects that are not wren's.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     from wren_backends.deploy import cleanup as cleaning
+    from wren_backends.deploy.emptying import Objects
     from wren_backends.deploy.role import default_role_name
 
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json needs --yes or --dry-run, as it cannot ask")
     settings, parts, account = _opened(options)
-    parts.add("objects", cleaning.Objects(parts["s3"]))
+    parts.add("objects", Objects(parts["s3"]))
     try:
         remains = cleaning.look(parts, settings, account, role_name or default_role_name(settings.function))
     except (BotoCoreError, ClientError) as error:
         raise cli_aws.refused("what there is on AWS cannot be seen", error, "wren cleanup") from error
-    plan = cleaning.plan(remains, settings, account, foreign_too=foreign_too)
+    plan = cleaning.plan(remains, settings, account, foreign_too=foreign_too, shared_too=shared_too)
     if not as_json:
         _show(plan, settings, account)
     if dry_run or not plan.changes:
@@ -52,13 +67,14 @@ def cleanup(role_name: str | None, foreign_too: bool, dry_run: bool, yes: bool, 
         return
     if not yes:
         cli_aws.confirm("Delete this?")
-        stays = remains.bucket is not None and remains.bucket.ours and remains.contents.foreign and not foreign_too
+        all_of_it = cleaning.plan(remains, settings, account, foreign_too=True, shared_too=shared_too)
         if (
-            stays
+            remains.bucket is not None
+            and all_of_it != plan
             and sys.stdin.isatty()
-            and click.confirm(f"Delete bucket {settings.bucket} with what is not wren's too?")
+            and click.confirm(f"Delete bucket {remains.bucket.name} with what is not wren's too?")
         ):
-            plan = cleaning.plan(remains, settings, account, foreign_too=True)
+            plan = all_of_it
     for step in plan.steps:
         cli_aws.carry_out_step(step, parts, "wren cleanup", quiet=as_json)
     if as_json:

@@ -37,7 +37,7 @@ def test_everything_goes_and_the_next_time_there_is_nothing(setup, wren, name, c
     assert guard.changes == []
 
 
-def test_what_others_made_stays(setup, wren, name, client, account):
+def test_what_others_made_stays(setup, wren, name, client, guard):
     Path(os.environ["XDG_CONFIG_HOME"], "wren").mkdir(parents=True)
     settings = Path(os.environ["XDG_CONFIG_HOME"], "wren", "wren.toml")
     settings.write_text("# mine\nretries = 2  # often enough\n")
@@ -48,14 +48,53 @@ def test_what_others_made_stays(setup, wren, name, client, account):
     arn = lambda_client.get_function_configuration(FunctionName=name)["FunctionArn"]
     lambda_client.untag_resource(Resource=arn, TagKeys=[TAG])
     iam.attach_role_policy(RoleName=f"{name}-worker", PolicyArn=_policy(iam, name))
+    written = settings.read_text()
+    guard.asked.clear()
     done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
-    assert done["function", name] == "keep"
+    assert set(done.values()) == {"keep"}, "a function that stays keeps what it needs"
+    assert guard.changes == []
+    assert settings.read_text() == written
+    lambda_client.tag_resource(Resource=arn, Tags={TAG: name})
+    done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
+    assert done["function", name] == "delete"
     assert done["role", f"{name}-worker"] == "keep"
     assert done["bucket", BUCKET] == "update"
-    assert lambda_client.get_function_configuration(FunctionName=name)
     assert client("s3").get_object(Bucket=BUCKET, Key=f"mine/{name}")["Body"].read() == b"mine"
-    assert "Contents" not in client("s3").list_objects_v2(Bucket=BUCKET, Prefix="wren/jobs/j/")
+    assert client("s3").get_object(Bucket=BUCKET, Key="wren/jobs/j/job.json")
     assert settings.read_text() == "# mine\nretries = 2  # often enough\n"
+
+
+def test_in_a_bucket_of_ones_own_what_functions_share_takes_a_word(setup, wren, name, client):
+    s3, bucket = client("s3"), f"shared-{name}"
+    s3.create_bucket(Bucket=bucket)
+    setup("--bucket", bucket)
+    for key in ("wren/packages/p", "wren/jobs/j/job.json", f"aws/lambda/async/{name}/r", "aws/lambda/async/other/r"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"")
+    place = ("cleanup", "--name", name, "--bucket", bucket, "--yes")
+    assert "2 objects of jobs and packages below" in wren(*place).stdout
+    assert keys(s3, bucket) == {"aws/lambda/async/other/r", "wren/jobs/j/job.json", "wren/packages/p"}
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert {one["ID"] for one in rules} == {"wren-backends wren/jobs/", "wren-backends wren/blobs/"}
+    assert "delete 2 objects of jobs" in wren(*place, "--delete-shared-objects").stdout
+    assert keys(s3, bucket) == {"aws/lambda/async/other/r"}
+
+
+def test_a_name_that_is_not_the_settings_takes_nothing_of_theirs(setup, wren, name, client, guard):
+    bucket = setup()["bucket"]
+    for key in ("wren/packages/p", "wren/jobs/j/job.json", f"aws/lambda/async/{name}/r"):
+        client("s3").put_object(Bucket=bucket, Key=key, Body=b"")
+    settings = Path(os.environ["XDG_CONFIG_HOME"], "wren", "wren.toml").read_text()
+    guard.asked.clear()
+    shown = wren("cleanup", "--yes", "--name", "typo", "--delete-shared-objects", "--delete-foreign-objects").stdout
+    assert f"it is function '{name}''s" in shown
+    assert f"they are function '{name}''s" in shown
+    assert guard.changes == []
+    assert len(keys(client("s3"), bucket)) == 3
+    assert Path(os.environ["XDG_CONFIG_HOME"], "wren", "wren.toml").read_text() == settings
+
+
+def keys(s3, bucket):
+    return {one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())}
 
 
 def _policy(iam, name):

@@ -19,6 +19,8 @@ TAG = "wren-backends:bucket"
 BLOCKS = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
 """The block on public access, all of it."""
 
+_RECORDS = "aws/lambda/async/"
+
 _NO_LOCATION = "us-east-1"  # Amazon S3 API, CreateBucket: the one region that may not be named
 
 
@@ -211,11 +213,9 @@ def lifecycle_changes(
     return [Change(says, "s3", "put_bucket_lifecycle_configuration", parameters)]
 
 
-def lifecycle_removed(
-    present: Mapping[str, Any], bucket: str, account: str, prefix: str, functions: Sequence[str]
-) -> list[Change]:
-    """The request that takes our rules away again."""
-    ids = {_rule_id(folder) for folder in folders(prefix, functions)}
+def lifecycle_removed(present: Mapping[str, Any], bucket: str, account: str, cleared: Sequence[str]) -> list[Change]:
+    """The request that takes our rules for some folders away again."""
+    ids = {_rule_id(folder) for folder in cleared}
     rules = list(present.get("Rules", ()))
     others = [rule for rule in rules if rule.get("ID") not in ids]
     if len(others) == len(rules):
@@ -235,7 +235,19 @@ def rules(prefix: str, functions: Sequence[str], days: int = KEPT_DAYS) -> list[
 def folders(prefix: str, functions: Sequence[str]) -> list[str]:
     """Key prefixes of all that expires: jobs, blobs and Lambda's records of failed invocations."""
     root = f"{prefix}/" if prefix else ""
-    return [f"{root}jobs/", f"{root}blobs/", *(f"aws/lambda/async/{one}/" for one in functions)]
+    return [f"{root}jobs/", f"{root}blobs/", *(records_folder(one) for one in functions)]
+
+
+def records_folder(function: str) -> str:
+    """Key prefix of Lambda's records of a function's failed invocations (AWS Lambda developer guide)."""
+    return f"{_RECORDS}{function}/"
+
+
+def functions_of_rules(present: Mapping[str, Any]) -> list[str]:
+    """Names of the functions that a bucket was set up for, as our lifecycle rules have them."""
+    begin = _rule_id(_RECORDS)
+    ids = [str(rule.get("ID", "")) for rule in present.get("Rules", ())]
+    return [one.removeprefix(begin).rstrip("/") for one in ids if one.startswith(begin)]
 
 
 def put_lifecycle(client: Any, bucket: str, prefix: str, function: str, days: int = KEPT_DAYS) -> None:

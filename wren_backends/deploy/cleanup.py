@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wren_backends.config import Config
-from wren_backends.deploy import bucket, function, log_group, role
-from wren_backends.deploy.packages_step import layer_name, packages_folder
+from wren_backends.deploy import bucket, emptying, function, log_group, role
+from wren_backends.deploy.packages_step import layer_name
 from wren_backends.deploy.plan import Change, Plan, Step
 from wren_backends.deploy.setup import AwsParts, functions_beside, sizes_beside
-
-_DELETED_AT_ONCE = 1000  # Amazon S3 API, DeleteObjects
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What lies in a bucket.
-
-    Attributes:
-        ours: How many objects (and versions of some) are below our folders.
-        foreign: How many are not.
-        examples: Some of their keys.
-    """
-
-    ours: int = 0
-    foreign: int = 0
-    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +24,7 @@ class Remains:
         bucket: The bucket; None if none is known.
         contents: What lies in it.
         settings: What the user's file says that we have written.
+        settings_of: The function that the file is about.
         path: That file.
     """
 
@@ -50,53 +33,10 @@ class Remains:
     role: role.FoundRole
     layers: tuple[int, ...]
     bucket: bucket.FoundBucket | None
-    contents: Contents
+    contents: emptying.Contents
     settings: dict[str, Any]
+    settings_of: str
     path: str
-
-
-class Objects:
-    """Deletes the objects of a bucket; stands beside the clients that a plan is carried out with.
-
-    Args:
-        client: boto3 client of S3.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def delete(self, *, bucket: str, account: str, folders: Sequence[str] | None) -> None:
-        """Delete all versions of the objects below folders, or with None of all."""
-        batch: list[dict[str, str]] = []
-        for prefix in [""] if folders is None else folders:
-            for one in versions(self._client, bucket, account, prefix):
-                batch.append(one)
-                if len(batch) == _DELETED_AT_ONCE:
-                    self._send(bucket, account, batch)
-                    batch = []
-        self._send(bucket, account, batch)
-
-    def _send(self, bucket: str, account: str, batch: list[dict[str, str]]) -> None:
-        if not batch:
-            return
-        answer = self._client.delete_objects(
-            Bucket=bucket, ExpectedBucketOwner=account, Delete={"Objects": batch, "Quiet": True}
-        )
-        for error in answer.get("Errors", ()):
-            from botocore.exceptions import ClientError
-
-            raise ClientError({"Error": error}, f"DeleteObjects of {error.get('Key')!r}")
-
-
-def versions(client: Any, bucket: str, account: str, prefix: str) -> Iterator[dict[str, str]]:
-    """Key and version of all that lies below a prefix, marks of deletion included."""
-    pages = client.get_paginator("list_object_versions").paginate(
-        Bucket=bucket, ExpectedBucketOwner=account, Prefix=prefix
-    )
-    for page in pages:
-        for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-            version = one.get("VersionId")
-            yield {"Key": one["Key"], **({"VersionId": version} if version not in (None, "null") else {})}
 
 
 def look(parts: AwsParts, config: Config, account: str, role_name: str) -> Remains:
@@ -126,41 +66,73 @@ def look(parts: AwsParts, config: Config, account: str, role_name: str) -> Remai
         role=role.look(parts["iam"], role_name),
         layers=_layers(lambda_client, layer_name(config.function)),
         bucket=found,
-        contents=_contents(parts["s3"], found, account, our_folders(config, names)),
+        contents=emptying.look(
+            parts["s3"], found, account, config, emptying.own_functions(found, config.function, names)
+        ),
         settings=parts["settings"].marked(),
+        settings_of=str(parts["settings"].values().get("function", Config().function)),
         path=str(parts["settings"].path),
     )
 
 
-def our_folders(config: Config, functions: Sequence[str]) -> list[str]:
-    """Key prefixes of all that this library puts into a bucket."""
-    return [*bucket.folders(config.prefix, functions), packages_folder(config.prefix)]
-
-
-def plan(remains: Remains, config: Config, account: str, *, foreign_too: bool = False) -> Plan:
+def plan(
+    remains: Remains, config: Config, account: str, *, foreign_too: bool = False, shared_too: bool = False
+) -> Plan:
     """What has to be done to remove it, in an order that can be interrupted.
+
+    A function that stays keeps what it needs: role, log group, packages, bucket and settings.
 
     Args:
         remains: What there is.
         config: Settings.
         account: The account's number.
         foreign_too: Whether a bucket of ours is deleted with objects in it that are not.
+        shared_too: Whether objects go that other functions with this prefix may have, too.
     """
     base = config.function
     steps = [function_step(name, found, base) for name, found in remains.functions.items()]
     deleted = {step.name for step in steps if step.state == "delete"}
-    steps += [_log_group_step(one, base, deleted) for one in remains.log_groups if one.arn]
-    steps += [_layer_step(layer_name(base), number) for number in remains.layers]
-    steps.append(role_step(remains.role, base))
-    if remains.bucket is not None:
+    staying = [
+        step.name for step in steps if step.state == "keep" and _counts(remains.functions[step.name], base, step)
+    ]
+    groups = [_log_group_step(one, base, deleted) for one in remains.log_groups if one.arn]
+    kept_groups = {log_group.log_group_name(one) for one in staying}
+    steps += [_kept(one, staying) if one.name in kept_groups else one for one in groups]
+    steps += [] if staying else [_layer_step(layer_name(base), number) for number in remains.layers]
+    steps.append(_kept(role_step(remains.role, base), staying))
+    if remains.bucket is not None and not staying:
         names = list(remains.functions)
-        steps.append(_bucket_step(remains.bucket, remains.contents, config, account, names, foreign_too=foreign_too))
+        more = {"foreign_too": foreign_too, "shared_too": shared_too}
+        steps.append(emptying.step(remains.bucket, remains.contents, config, account, names, **more))
+    elif remains.bucket is not None and remains.bucket.exists:
+        steps.append(Step("bucket", remains.bucket.name, "keep", (), (_needed_by(staying),)))
     if remains.settings:
-        removing = Change(
-            f"take out {', '.join(remains.settings)}", "settings", "remove", {"names": list(remains.settings)}
-        )
-        steps.append(Step("settings", remains.path, "delete", (removing,)))
+        steps.append(_settings_step(remains, base, staying))
     return Plan(tuple(step for step in steps if step.state != "unchanged"))
+
+
+def _counts(found: function.FoundFunction, base: str, step: Step) -> bool:
+    """Whether a function that stays is one of ours; another base's may have the name of a size of ours."""
+    return step.name == base or found.tags.get(role.TAG) in (None, base)
+
+
+def _needed_by(staying: list[str]) -> str:
+    return f"function {staying[0]!r} stays and needs it"
+
+
+def _kept(step: Step, staying: list[str]) -> Step:
+    """A step as it was planned, or none if a function stays."""
+    if step.state != "delete" or not staying:
+        return step
+    return Step(step.what, step.name, "keep", (), (_needed_by(staying),))
+
+
+def _settings_step(remains: Remains, base: str, staying: list[str]) -> Step:
+    if remains.settings_of != base:
+        return Step("settings", remains.path, "keep", (), (f"they are function {remains.settings_of!r}'s",))
+    names = list(remains.settings)
+    removing = Change(f"take out {', '.join(names)}", "settings", "remove", {"names": names})
+    return _kept(Step("settings", remains.path, "delete", (removing,)), staying)
 
 
 def function_step(name: str, found: function.FoundFunction, base: str) -> Step:
@@ -219,53 +191,3 @@ def _layers(client: Any, name: str) -> tuple[int, ...]:
         return tuple(one["Version"] for page in pages for one in page["LayerVersions"])
     except client.exceptions.ResourceNotFoundException:
         return ()
-
-
-def _contents(client: Any, found: bucket.FoundBucket | None, account: str, folders: Sequence[str]) -> Contents:
-    if found is None or not found.exists:
-        return Contents()
-    if not found.ours:  # what else lies there is nobody's business
-        return Contents(sum(1 for folder in folders for _ in versions(client, found.name, account, folder)))
-    counted = Contents()
-    for one in versions(client, found.name, account, ""):
-        if one["Key"].startswith(tuple(folders)):
-            counted = replace(counted, ours=counted.ours + 1)
-        else:
-            counted = replace(counted, foreign=counted.foreign + 1, examples=(*counted.examples, one["Key"])[:3])
-    return counted
-
-
-def _bucket_step(
-    found: bucket.FoundBucket,
-    contents: Contents,
-    config: Config,
-    account: str,
-    functions: Sequence[str],
-    *,
-    foreign_too: bool,
-) -> Step:
-    if not found.exists:
-        return Step("bucket", found.name, "unchanged")
-    owner = found.tags.get(bucket.TAG)
-    goes = found.ours and owner in (None, config.function) and (foreign_too or not contents.foreign)
-    folders = None if goes else our_folders(config, functions)
-    of_ours = {"bucket": found.name, "account": account, "folders": folders}
-    changes = []
-    if contents.ours or (goes and contents.foreign):
-        says = f"delete {contents.ours} objects of jobs"
-        if goes and contents.foreign:
-            says += f", and {contents.foreign} others, such as {', '.join(contents.examples)}"
-        changes.append(Change(says, "objects", "delete", of_ours))
-    if goes:
-        deletion = {"Bucket": found.name, "ExpectedBucketOwner": account}
-        changes += [
-            Change("delete it", "s3", "delete_bucket", deletion, harmless=("NoSuchBucket",)),
-            Change("", "memory", "forget_bucket", {"name": found.name}),
-        ]
-        return Step("bucket", found.name, "delete", tuple(changes))
-    changes += bucket.lifecycle_removed(found.lifecycle, found.name, account, config.prefix, functions)
-    if contents.foreign:
-        why = f"{contents.foreign} objects in it are not wren's, such as {', '.join(contents.examples)}"
-    else:
-        why = f"it is function {owner!r}'s" if owner else "wren did not make it"
-    return Step("bucket", found.name, "update" if changes else "keep", tuple(changes), (f"it stays: {why}",))
