@@ -93,6 +93,22 @@ def test_a_name_that_is_not_the_settings_takes_nothing_of_theirs(setup, wren, na
     assert Path(os.environ["XDG_CONFIG_HOME"], "wren", "wren.toml").read_text() == settings
 
 
+def test_a_bucket_for_two_functions_goes_with_the_last(setup, wren, name, client):
+    bucket, second, s3 = setup()["bucket"], f"{name}second", client("s3")
+    few = ("setup", "--name", second, "--bucket", bucket, "--no-packages", "--no-test", "--yes", "--no-config")
+    assert f"made for function '{name}'" in wren(*few).stdout
+    s3.put_object(Bucket=bucket, Key="wren/packages/p", Body=b"")
+    s3.put_object(Bucket=bucket, Key=f"aws/lambda/async/{second}/r", Body=b"")
+    first = wren("cleanup", "--name", name, "--bucket", bucket, "--yes", "--delete-foreign-objects").stdout
+    assert f"it is used for '{second}' too" in first
+    assert keys(s3, bucket) == {"wren/packages/p", f"aws/lambda/async/{second}/r"}
+    done = states(json.loads(wren("cleanup", "--name", second, "--bucket", bucket, "--yes", "--json").stdout))
+    assert done["function", second] == "delete"
+    assert keys(s3, bucket) == {"wren/packages/p"}
+    done = states(json.loads(wren("cleanup", "--name", name, "--bucket", bucket, "--yes", "--json").stdout))
+    assert done["bucket", bucket] == "delete"
+
+
 def keys(s3, bucket):
     return {one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())}
 

@@ -156,8 +156,11 @@ def step(
                 "make it", "s3", "create_bucket", {"Bucket": found.name, **place}, harmless=("BucketAlreadyOwnedByYou",)
             ),
         ]
-    if found.ours or not found.exists:
-        wanted = {**found.tags, **(tags or {}), TAG: functions[0]}
+    owner = found.tags.get(TAG, functions[0])
+    if owner != functions[0]:
+        notes.append(f"made for function {owner!r}: `wren cleanup` of {functions[0]!r} will leave it")
+    elif found.ours or not found.exists:
+        wanted = {**found.tags, **(tags or {}), TAG: owner}
         if wanted != found.tags:
             tag_set = [{"Key": key, "Value": value} for key, value in sorted(wanted.items())]
             changes.append(
