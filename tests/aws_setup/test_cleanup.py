@@ -109,6 +109,16 @@ def test_a_bucket_for_two_functions_goes_with_the_last(setup, wren, name, client
     assert done["bucket", bucket] == "delete"
 
 
+def test_versions_of_the_layer_that_others_published_stay(setup, wren, name, client):
+    layer, lambda_client = f"{name}-packages", client("lambda")
+    zipped = {"ZipFile": b"PK\x05\x06" + bytes(18)}
+    theirs = lambda_client.publish_layer_version(LayerName=layer, Description="mine", Content=zipped)["Version"]
+    setup("--packages", "toolz")
+    done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
+    assert [(what, one) for what, one in done if what == "layer"] == [("layer", f"{layer}:{theirs + 1}")]
+    assert [one["Version"] for one in lambda_client.list_layer_versions(LayerName=layer)["LayerVersions"]] == [theirs]
+
+
 def keys(s3, bucket):
     return {one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())}
 

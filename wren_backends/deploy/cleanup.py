@@ -9,6 +9,7 @@ from wren_backends.config import Config
 from wren_backends.deploy import bucket, emptying, function, log_group, role
 from wren_backends.deploy.packages_step import layer_name
 from wren_backends.deploy.plan import Change, Plan, Step
+from wren_backends.deploy.publishing import DESCRIPTION
 from wren_backends.deploy.setup import AwsParts, functions_beside, sizes_beside
 
 
@@ -20,7 +21,7 @@ class Remains:
         functions: Functions by name, the base first.
         log_groups: Their log groups.
         roles: The role.
-        layers: Numbers of the versions of the packages' layer.
+        layers: Numbers of our versions of the packages' layer.
         bucket: The bucket; None if none is known.
         contents: What lies in it.
         settings: What the user's file says that we have written.
@@ -186,8 +187,10 @@ def _layer_step(name: str, number: int) -> Step:
 
 
 def _layers(client: Any, name: str) -> tuple[int, ...]:
+    """Numbers of the versions that we have published; layers have no tags."""
     pages = client.get_paginator("list_layer_versions").paginate(LayerName=name)
     try:
-        return tuple(one["Version"] for page in pages for one in page["LayerVersions"])
+        found = [one for page in pages for one in page["LayerVersions"]]
+        return tuple(one["Version"] for one in found if str(one.get("Description", "")).startswith(DESCRIPTION))
     except client.exceptions.ResourceNotFoundException:
         return ()

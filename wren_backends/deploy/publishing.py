@@ -29,6 +29,9 @@ _DIRECT_BYTES = 50 * 1024 * 1024
 _EPHEMERAL_MB, _MOST_EPHEMERAL_MB = 512, 10_240
 """What Lambda gives for nothing, and the most there is (AWS Lambda quotas)."""
 
+DESCRIPTION = "wren-backends packages "
+"""How the description of a layer version of ours begins."""
+
 _OF_A_DESCRIPTION = 256
 
 
@@ -118,7 +121,7 @@ class _Place:
 
 def _publish_layer(built: Built, client: Any, place: _Place, name: str) -> Published:
     begun = time.perf_counter()
-    about = f"wren-backends packages {built.digest} for {built.target.runtime} on {built.target.architecture}"
+    about = f"{DESCRIPTION}{built.digest} for {built.target.runtime} on {built.target.architecture}"
     about = about[:_OF_A_DESCRIPTION]
     arn = _find_layer(client, name, about)
     how = "was there already"
