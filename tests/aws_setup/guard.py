@@ -6,7 +6,7 @@ Authorization Reference; what it is about, from the request itself.
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from functools import cache
 from urllib.parse import parse_qs, parse_qsl, unquote
@@ -58,7 +58,7 @@ class Guard:
         policy: Statements that have to grant it; None: everything is granted.
         foreign: Buckets that are somebody else's, and open to everybody.
         changes_left: How many changes are let through; None: all.
-        unheard: Whether the change after the last one is made, though it is answered with a refusal.
+        unheard: Whether the change after the last one is made, though it is answered with an error of the service's.
     """
 
     def __init__(self, upstream):
@@ -103,7 +103,8 @@ class Guard:
         if self.unheard:
             await exchange.forward()
         rights = rights_of(exchange.request)
-        await exchange.answer(_denial(exchange.request, rights[0].action if rights else "?"))
+        denial = _denial(exchange.request, rights[0].action if rights else "?")
+        await exchange.answer(replace(denial, status=500) if self.unheard else denial)
 
 
 def granted(statements, asked):

@@ -69,8 +69,9 @@ def test_a_dry_run_and_a_no_say_all_and_do_nothing(wren, name, guard):
 
 
 @pytest.mark.parametrize("unheard", [False, True], ids=["refused", "done-but-unheard"])
-def test_interrupted_anywhere_the_next_one_completes_it(wren, setup, name, guard, client, unheard):
+def test_interrupted_anywhere_the_next_one_completes_it(wren, setup, name, guard, client, unheard, monkeypatch):
     """Each run gets one request further than the one before it, until one gets to the end."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     guard.unheard = unheard
     few, runs = ("setup", "--name", name, "--yes", "--no-packages", "--no-test"), 1
     guard.changes_left = 1
@@ -85,6 +86,19 @@ def test_interrupted_anywhere_the_next_one_completes_it(wren, setup, name, guard
     [bucket] = [one["Name"] for one in client("s3").list_buckets()["Buckets"] if one["Name"] == Config.load().bucket]
     tags = client("s3").get_bucket_tagging(Bucket=bucket)["TagSet"]
     assert [one["Key"] for one in tags] == [BUCKET_TAG]
+
+
+def test_a_bucket_that_was_refused_is_not_taken_for_ours_later(wren, setup, name, guard, client):
+    """Somebody makes it in between."""
+    bucket = f"refused-{name}"
+    guard.changes_left = 0
+    place = ("setup", "--name", name, "--no-packages", "--no-test", "--yes", "--bucket", bucket)
+    assert "AccessDenied" in wren(*place, status=1).stderr
+    guard.reset()
+    client("s3").create_bucket(Bucket=bucket)
+    [step] = [step for step in setup("--bucket", bucket)["steps"] if step["what"] == "bucket"]
+    assert "not made by wren: `wren cleanup` will leave it" in step["notes"]
+    assert states(json.loads(wren("cleanup", "--yes", "--json").stdout))["bucket", bucket] == "update"
 
 
 def test_a_bucket_that_was_made_before_is_found_without_settings(setup, account):

@@ -146,14 +146,20 @@ def step(
         DeploymentError: It is open to the public, and nobody has said what to do about it.
     """
     of_ours = {"Bucket": found.name, "ExpectedBucketOwner": account}
+    note = {"account": account, "name": found.name}
     changes, notes = [], []
     if not found.exists:
         place = {} if region == _NO_LOCATION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        # Told before it is done: a bucket that was made and not tagged yet is known as ours all the same.
         changes += [
-            # Told before it is done: a bucket that was made and not tagged yet is known as ours all the same.
-            Change("", "memory", "note_bucket", {"name": found.name}),
+            Change("", "memory", "note_bucket", note),
             Change(
-                "make it", "s3", "create_bucket", {"Bucket": found.name, **place}, harmless=("BucketAlreadyOwnedByYou",)
+                "make it",
+                "s3",
+                "create_bucket",
+                {"Bucket": found.name, **place},
+                harmless=("BucketAlreadyOwnedByYou",),
+                undo=Change("", "memory", "forget_bucket", note),
             ),
         ]
     owner = found.tags.get(TAG, functions[0])
@@ -167,7 +173,7 @@ def step(
                 Change("tag it as ours", "s3", "put_bucket_tagging", {**of_ours, "Tagging": {"TagSet": tag_set}})
             )
         if not found.exists or found.being_made:
-            changes.append(Change("", "memory", "forget_bucket", {"name": found.name}))
+            changes.append(Change("", "memory", "forget_bucket", note))
     else:
         notes.append("not made by wren: `wren cleanup` will leave it")
     if found.is_public and block_public is None and not found.ours:

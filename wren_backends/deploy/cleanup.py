@@ -59,7 +59,7 @@ def look(parts: AwsParts, config: Config, account: str, role_name: str) -> Remai
     )
     functions = {name: function.look(lambda_client, name) for name in names}
     name = config.bucket or bucket.find_ours(parts["s3"], account, str(config.region), config.function)
-    being_made = name in parts["memory"].buckets()
+    being_made = name in parts["memory"].buckets(account)
     found = bucket.look(parts["s3"], name, account, being_made=being_made) if name else None
     return Remains(
         functions=functions,

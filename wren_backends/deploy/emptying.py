@@ -157,7 +157,7 @@ def step(
         deletion = {"Bucket": found.name, "ExpectedBucketOwner": account}
         changes += [
             Change("delete it", "s3", "delete_bucket", deletion, harmless=("NoSuchBucket",)),
-            Change("", "memory", "forget_bucket", {"name": found.name}),
+            Change("", "memory", "forget_bucket", {"account": account, "name": found.name}),
         ]
         return Step("bucket", found.name, "delete", tuple(changes))
     changes += bucket.lifecycle_removed(found.lifecycle, found.name, account, folders)

@@ -16,26 +16,32 @@ class Memory:
     def _path(self) -> Path:
         return state_directory() / "buckets-being-made.json"
 
-    def buckets(self) -> set[str]:
-        """Names of buckets that are being made."""
+    def buckets(self, account: str) -> set[str]:
+        """Names of buckets that are being made in an account."""
+        return set(self._read().get(account, ()))
+
+    def note_bucket(self, *, account: str, name: str) -> None:
+        """Remember one that is about to be made."""
+        self._write(account, self.buckets(account) | {name})
+
+    def forget_bucket(self, *, account: str, name: str) -> None:
+        """Forget one that is marked as ours now, or that was not made."""
+        self._write(account, self.buckets(account) - {name})
+
+    def _read(self) -> dict[str, list[str]]:
         try:
             found = json.loads(self._path.read_text())
         except (OSError, ValueError):
-            return set()
-        return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()
+            return {}
+        return (
+            {key: names for key, names in found.items() if isinstance(names, list)} if isinstance(found, dict) else {}
+        )
 
-    def note_bucket(self, *, name: str) -> None:
-        """Remember one that is about to be made."""
-        self._write(self.buckets() | {name})
-
-    def forget_bucket(self, *, name: str) -> None:
-        """Forget one that is marked as ours now."""
-        self._write(self.buckets() - {name})
-
-    def _write(self, names: set[str]) -> None:
+    def _write(self, account: str, names: set[str]) -> None:
+        noted = {key: listed for key, listed in {**self._read(), account: sorted(names)}.items() if listed}
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if names:
-                self._path.write_text(json.dumps(sorted(names)))
+            if noted:
+                self._path.write_text(json.dumps(noted))
             else:
                 self._path.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ class Change:
         waiter: boto3's name of what has to be waited for afterwards.
         harmless: Codes of errors that mean that it has been done already.
         refusals: Texts of refusals that pass by themselves: Lambda hears of a new role within a minute.
+        undo: What to send when AWS has refused it for good: it has not been done then.
     """
 
     says: str
@@ -37,6 +38,7 @@ class Change:
     waiter: str = ""
     harmless: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    undo: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,12 @@ def carry_out(
     for change in step.changes:
         if before is not None:
             before(change)
-        send(change, parts, patience_s)
+        try:
+            send(change, parts, patience_s)
+        except Exception as error:
+            if change.undo is not None and _is_refusal(error):
+                send(change.undo, parts)
+            raise
 
 
 def send(change: Change, parts: Parts, patience_s: float = 0.0) -> Any:
@@ -139,3 +146,9 @@ def send(change: Change, parts: Parts, patience_s: float = 0.0) -> Any:
 
 def _code(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the service has said no. A broken connection or a 5xx leaves open what was done."""
+    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return 400 <= int(status) < 500

@@ -177,7 +177,7 @@ def look(parts: AwsParts, wanted: Wanted) -> Found:
     """
     config = wanted.config
     functions, beside = _look_at_functions(parts["lambda"], config)
-    being_made = wanted.bucket in parts["memory"].buckets()
+    being_made = wanted.bucket in parts["memory"].buckets(wanted.account)
     return Found(
         parts["settings"].values(),
         bucket.look(parts["s3"], wanted.bucket, wanted.account, being_made=being_made),
