@@ -119,6 +119,52 @@ def test_versions_of_the_layer_that_others_published_stay(setup, wren, name, cli
     assert [one["Version"] for one in lambda_client.list_layer_versions(LayerName=layer)["LayerVersions"]] == [theirs]
 
 
+def test_what_was_taken_over_stays(setup, wren, name, client):
+    role, lambda_client = f"{name}-worker", client("lambda")
+    arn = client("iam").create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(trust_policy()))["Role"]["Arn"]
+    theirs = {"Runtime": "python3.11", "Handler": "theirs.main", "Code": {"ZipFile": b"PK\x05\x06" + bytes(18)}}
+    lambda_client.create_function(FunctionName=name, Role=arn, **theirs)
+    setup("--adopt", test=True)
+    again = setup("--adopt")
+    assert set(states(again).values()) == {"unchanged"}
+    done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
+    assert (done["function", name], done["role", role]) == ("keep", "keep")
+    assert "took it over" in wren("delete_lambda", "--yes").stdout
+    lambda_client.delete_function(FunctionName=name)
+    done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
+    assert done.pop(("role", role)) == "keep"
+    assert set(done.values()) == {"delete"}
+
+
+@pytest.mark.parametrize("tags", [{}, {"team": "a"}, {TAG: "another"}], ids=["untagged", "tagged", "of another"])
+def test_a_log_group_that_was_there_before_is_left_alone(setup, wren, name, client, tags):
+    logs, group = client("logs"), f"/aws/lambda/{name}"
+    logs.create_log_group(logGroupName=group, **({"tags": tags} if tags else {}))
+    for _ in range(2):  # the second time the function is ours, too
+        [step] = [step for step in setup()["steps"] if step["what"] == "log group"]
+        assert step["state"] == "unchanged"
+        assert "its lines are kept for ever" in step["notes"][0]
+    done = states(json.loads(wren("cleanup", "--yes", "--json").stdout))
+    assert done.pop(("log group", group)) == "keep"
+    assert set(done.values()) == {"delete"}
+    [found] = logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    assert "retentionInDays" not in found
+    assert logs.list_tags_for_resource(resourceArn=found["arn"].removesuffix(":*"))["tags"] == tags
+
+
+def test_a_function_with_the_name_of_a_size_is_its_own(setup, wren, name, client, guard):
+    bucket, other = setup()["bucket"], f"{name}-256mb"
+    few = ("setup", "--bucket", bucket, "--no-packages", "--no-test", "--yes", "--no-config")
+    wren(*few, "--name", other)
+    guard.asked.clear()
+    assert set(states(setup()).values()) == {"unchanged"}
+    assert guard.changes == []
+    refused = wren("deploy_lambda", "--size", 256, status=1).stderr
+    assert f"was made for function '{other}'" in refused
+    assert "--adopt" in refused
+    assert client("lambda").get_function(FunctionName=other)["Tags"] == {TAG: other}
+
+
 def keys(s3, bucket):
     return {one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())}
 

@@ -12,6 +12,8 @@ from wren_backends.deploy.plan import Change, Plan, Step
 from wren_backends.deploy.publishing import DESCRIPTION
 from wren_backends.deploy.setup import AwsParts, functions_beside, sizes_beside
 
+_ADOPTED = "it was there before `wren setup --adopt` took it over: delete it yourself"
+
 
 @dataclass(frozen=True)
 class Remains:
@@ -92,11 +94,10 @@ def plan(
     """
     base = config.function
     steps = [function_step(name, found, base) for name, found in remains.functions.items()]
-    deleted = {step.name for step in steps if step.state == "delete"}
     staying = [
         step.name for step in steps if step.state == "keep" and _counts(remains.functions[step.name], base, step)
     ]
-    groups = [_log_group_step(one, base, deleted) for one in remains.log_groups if one.arn]
+    groups = [_log_group_step(one, base) for one in remains.log_groups if one.arn]
     kept_groups = {log_group.log_group_name(one) for one in staying}
     steps += [_kept(one, staying) if one.name in kept_groups else one for one in groups]
     steps += [] if staying else [_layer_step(layer_name(base), number) for number in remains.layers]
@@ -142,6 +143,8 @@ def function_step(name: str, found: function.FoundFunction, base: str) -> Step:
         return Step("function", name, "unchanged")
     if found.tags.get(role.TAG) != base:
         return Step("function", name, "keep", (), (_whose(found.tags, base),))
+    if role.ADOPTED in found.tags:
+        return Step("function", name, "keep", (), (_ADOPTED,))
     missing = ("ResourceNotFoundException",)
     deletion = Change("delete it", "lambda", "delete_function", {"FunctionName": name}, harmless=missing)
     return Step("function", name, "delete", (deletion,))
@@ -153,6 +156,8 @@ def role_step(found: role.FoundRole, base: str) -> Step:
         return Step("role", found.name, "unchanged")
     if found.owner != base:
         return Step("role", found.name, "keep", (), (_whose(found.tags, base),))
+    if role.ADOPTED in found.tags:
+        return Step("role", found.name, "keep", (), (_ADOPTED,))
     if found.others:
         why = f"it has policies that wren did not make: {', '.join(found.others)}. Take them away first"
         return Step("role", found.name, "keep", (), (why,))
@@ -171,11 +176,11 @@ def _whose(tags: Any, base: str) -> str:
     return f"it is function {owner!r}'s" if owner else "wren did not make it"
 
 
-def _log_group_step(found: log_group.FoundLogGroup, base: str, deleted: set[str]) -> Step:
-    """A group of ours, or one that Lambda has made for a function of ours."""
-    of_ours = found.name in {log_group.log_group_name(one) for one in deleted}
-    if found.tags.get(role.TAG) != base and not (of_ours and not found.tags):
-        return Step("log group", found.name, "keep", (), (_whose(found.tags, base),))
+def _log_group_step(found: log_group.FoundLogGroup, base: str) -> Step:
+    """The deletion of a group that set-up has made. One without a tag may be older than the function: it stays."""
+    if found.tags.get(role.TAG) != base:
+        why = f"{_whose(found.tags, base)}; to delete it: aws logs delete-log-group --log-group-name {found.name}"
+        return Step("log group", found.name, "keep", (), (why,))
     missing = ("ResourceNotFoundException",)
     deletion = Change("delete it", "logs", "delete_log_group", {"logGroupName": found.name}, harmless=missing)
     return Step("log group", found.name, "delete", (deletion,))

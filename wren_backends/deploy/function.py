@@ -15,7 +15,7 @@ from wren_backends import redaction
 from wren_backends.config import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S
 from wren_backends.deploy.package import HANDLER, function_zip
 from wren_backends.deploy.plan import Change, Step, brought_up_to_date, carry_out
-from wren_backends.deploy.role import TAG
+from wren_backends.deploy.role import ADOPTED, TAG
 from wren_backends.deploy.target import Target
 from wren_backends.errors import DeploymentError
 
@@ -163,6 +163,12 @@ def step(found: FoundFunction, spec: FunctionSpec, code: bytes, *, adopt: bool =
             f"there is a Lambda function {spec.name!r} that wren did not make: give another name with --name "
             "(WREN_FUNCTION), or take it over with --adopt, which replaces its code and settings"
         )
+    base = spec.base or spec.name
+    if found.tags.get(TAG, base) != base and not adopt:
+        raise DeploymentError(
+            f"function {spec.name!r} was made for function {found.tags[TAG]!r}: give another name with --name "
+            "(WREN_FUNCTION), or take it over with --adopt, which replaces its code and settings"
+        )
     hidden = (there.get("Environment") or {}).get("Error")
     if hidden:
         raise DeploymentError(
@@ -305,7 +311,11 @@ def _tags(spec: FunctionSpec) -> dict[str, str]:
 
 
 def _tag_changes(found: FoundFunction, spec: FunctionSpec) -> list[Change]:
-    if _tags(spec).items() <= found.tags.items():
+    wanted = _tags(spec)
+    if found.tags.get(TAG) != wanted[TAG]:  # what we make has it from the start
+        wanted[ADOPTED] = "true"
+    if wanted.items() <= found.tags.items():
         return []
     arn = str((found.configuration or {})["FunctionArn"])
-    return [Change("tag it as ours", "lambda", "tag_resource", {"Resource": arn, "Tags": _tags(spec)})]
+    says = "tag it as taken over" if ADOPTED in wanted else "tag it as ours"
+    return [Change(says, "lambda", "tag_resource", {"Resource": arn, "Tags": wanted})]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wren_backends.deploy.function import STACK_TAG
 from wren_backends.deploy.plan import Change, Step, brought_up_to_date
 from wren_backends.deploy.role import TAG
 
@@ -53,7 +52,7 @@ def look(client: Any, function: str) -> FoundLogGroup:
 
 
 def step(found: FoundLogGroup, base: str, tags: Mapping[str, str] | None = None) -> Step:
-    """What makes a log group what it has to be.
+    """What makes a log group what it has to be; one that was there before, or that Lambda made, stays as it is.
 
     Args:
         found: What it is.
@@ -67,8 +66,12 @@ def step(found: FoundLogGroup, base: str, tags: Mapping[str, str] | None = None)
         changes.append(
             Change("make it", "logs", "create_log_group", making, harmless=("ResourceAlreadyExistsException",))
         )
-    elif STACK_TAG not in found.tags and not wanted.items() <= found.tags.items():
-        changes.append(Change("tag it as ours", "logs", "tag_resource", {"resourceArn": found.arn, "tags": wanted}))
+    elif found.tags.get(TAG) != base:
+        kept = "for ever" if found.retention_days is None else f"for {found.retention_days} days"
+        note = f"not made by this set-up, and left alone: its lines are kept {kept}, and clean-up leaves it"
+        return Step("log group", found.name, "unchanged", (), (note,))
+    elif not wanted.items() <= found.tags.items():
+        changes.append(Change("tag it", "logs", "tag_resource", {"resourceArn": found.arn, "tags": wanted}))
     if found.retention_days is None:
         keeping = {"logGroupName": found.name, "retentionInDays": RETENTION_DAYS}
         changes.append(Change(f"delete lines after {RETENTION_DAYS} days", "logs", "put_retention_policy", keeping))

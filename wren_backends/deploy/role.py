@@ -14,6 +14,9 @@ from wren_backends.errors import DeploymentError
 TAG = "wren-backends:function"
 """Key of the tag that marks a role or a function as ours; its value is the (base) function that it was made for."""
 
+ADOPTED = "wren-backends:adopted"
+"""Key of the tag that marks a role or a function as made by somebody else: clean-up leaves it."""
+
 POLICY_NAME = "wren-backends"
 """Name of our policy in the role."""
 
@@ -134,6 +137,8 @@ def step(found: FoundRole, scope: Scope, *, adopt: bool = False, tags: Mapping[s
         DeploymentError: It is not this function's.
     """
     name, wanted_tags = found.name, {**(tags or {}), TAG: scope.function}
+    if found.arn and found.owner != scope.function:
+        wanted_tags[ADOPTED] = "true"
     tag_list = [{"Key": key, "Value": value} for key, value in wanted_tags.items()]
     trust = json.dumps(trust_policy())
     changes = []

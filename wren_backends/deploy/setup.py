@@ -336,9 +336,14 @@ def _widened_role(parts: AwsParts, config: Config, role_arn: str, beside: Mappin
 def _look_at_functions(client: Any, config: Config) -> tuple[dict[str, function.FoundFunction], dict[str, int]]:
     base = function.look(client, config.function)
     base_mb = config.memory_mb or (base.configuration or {}).get("MemorySize") or DEFAULT_MEMORY_MB
-    beside = {**sizes_beside(config, base_mb), **functions_beside(client, config)}
-    ordered = dict(sorted(beside.items(), key=lambda one: one[1]))
-    return {config.function: base, **{name: function.look(client, name) for name in ordered}}, ordered
+    wanted = sizes_beside(config, base_mb)
+    beside = {**wanted, **functions_beside(client, config)}
+    looked = {name: function.look(client, name) for name in beside}
+    # One that was set up as a base of its own has the name of a size by chance, unless it is asked for.
+    owners = {name: found.tags.get(role.TAG, config.function) for name, found in looked.items()}
+    ours = {name: mb for name, mb in beside.items() if name in wanted or owners[name] == config.function}
+    ordered = dict(sorted(ours.items(), key=lambda one: one[1]))
+    return {config.function: base, **{name: looked[name] for name in ordered}}, ordered
 
 
 def spec_of(config: Config, role_arn: str) -> function.FunctionSpec:
