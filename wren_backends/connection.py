@@ -347,8 +347,10 @@ def _check_bucket(client: Any, bucket: str) -> None:
     """A bucket that does not exist is better known now than with the first large argument."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from wren_backends.deploy.bucket import region_of
+
     try:
-        client.head_bucket(Bucket=bucket)
+        answer = client.head_bucket(Bucket=bucket)
     except ClientError as error:
         # 403: the user may have no s3:ListBucket and still be allowed what calls need
         if _status(error) != 403:
@@ -356,6 +358,11 @@ def _check_bucket(client: Any, bucket: str) -> None:
             raise StorageError(f"bucket {bucket!r} {text}: set WREN_BUCKET to one of yours, in this region") from error
     except BotoCoreError as error:
         raise StorageError(f"S3 cannot be reached: {error}; check the region and the network") from error
+    else:
+        if region_of(answer) not in (None, client.meta.region_name):  # botocore goes where S3 sends it
+            raise StorageError(
+                f"bucket {bucket!r} is in region {region_of(answer)}: set WREN_BUCKET to one of yours, in this region"
+            )
 
 
 def _status(error: Any) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults.proxy import Answer, on
 
-from wren_backends import Config, WrenExecutor
+from wren_backends import Config, StorageError, WrenExecutor
 from wren_backends.deploy import function
 from wren_backends.deploy.bucket import TAG as BUCKET_TAG
 from wren_backends.deploy.package import function_zip
@@ -117,6 +117,20 @@ def test_somebody_elses_bucket_is_never_touched(wren, name, guard, client):
     assert f"not account {ACCOUNT}'s" in done.stderr
     assert "--bucket" in done.stderr
     assert guard.changes == []
+
+
+def test_a_bucket_in_another_region_is_not_used(setup, wren, name, guard):
+    """Botocore asks again where S3 sends it, so that the answer is 200 in the end."""
+    bucket = setup()["bucket"]
+    there = Answer(200, (("x-amz-bucket-region", "eu-west-1"),))
+    guard.refuse(on("HEAD", f"/{bucket}"), there, times=2)
+    guard.asked.clear()
+    assert "is in another region" in wren("setup", "--no-packages", "--no-test", "--yes", status=1).stderr
+    assert guard.changes == []
+    with pytest.raises(StorageError, match="in region eu-west-1"):
+        WrenExecutor(1, prefix="elsewhere")
+    with WrenExecutor(1, prefix="elsewhere") as executor:
+        assert executor.submit(abs, -1).result() == 1
 
 
 def test_a_bucket_of_ones_own_is_used_and_not_marked(setup, name, client):

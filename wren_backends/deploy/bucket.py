@@ -82,28 +82,12 @@ def look(client: Any, name: str, account: str, *, being_made: bool = False) -> F
         being_made: Whether we were interrupted while making it.
 
     Raises:
-        DeploymentError: It is somebody else's.
+        DeploymentError: It is somebody else's, or in another region.
         botocore.exceptions.ClientError: S3 refuses.
     """
-    from botocore.exceptions import ClientError
-
     of_ours = {"Bucket": name, "ExpectedBucketOwner": account}
-    try:
-        client.head_bucket(**of_ours)
-    except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if status == 404:
-            return FoundBucket(name, exists=False, being_made=being_made)
-        if status == 301:
-            raise DeploymentError(
-                f"bucket {name!r} is in another region: give its region with --region, or another name with --bucket"
-            ) from error
-        if status == 403:
-            raise DeploymentError(
-                f"bucket {name!r} is not account {account}'s, or you may not list it: it was not touched. Give another "
-                "name with --bucket, or have an administrator grant you what `wren setup --print-policy` shows"
-            ) from error
-        raise
+    if not check(client, name, account):
+        return FoundBucket(name, exists=False, being_made=being_made)
     block = _or_none(client.get_public_access_block, of_ours, "NoSuchPublicAccessBlockConfiguration")
     blocked = block is not None and block["PublicAccessBlockConfiguration"] == BLOCKS
     status = None if blocked else _or_none(client.get_bucket_policy_status, of_ours, "NoSuchBucketPolicy")
@@ -117,6 +101,41 @@ def look(client: Any, name: str, account: str, *, being_made: bool = False) -> F
         lifecycle=lifecycle or {},
         being_made=being_made,
     )
+
+
+def check(client: Any, name: str, account: str) -> bool:
+    """Whether a bucket exists; if it does, it is the account's and in the client's region.
+
+    Raises:
+        DeploymentError: It is somebody else's, or in another region.
+        botocore.exceptions.ClientError: S3 refuses.
+    """
+    from botocore.exceptions import ClientError
+
+    elsewhere = f"bucket {name!r} is in another region: give its region with --region, or another name with --bucket"
+    try:
+        answer = client.head_bucket(Bucket=name, ExpectedBucketOwner=account)
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 404:
+            return False
+        if status == 301:
+            raise DeploymentError(elsewhere) from error
+        if status == 403:
+            raise DeploymentError(
+                f"bucket {name!r} is not account {account}'s, or you may not list it: it was not touched. Give another "
+                "name with --bucket, or have an administrator grant you what `wren setup --print-policy` shows"
+            ) from error
+        raise
+    if region_of(answer) not in (None, client.meta.region_name):  # botocore goes where S3 sends it
+        raise DeploymentError(elsewhere)
+    return True
+
+
+def region_of(answer: Mapping[str, Any]) -> str | None:
+    """Where a bucket is, as the answer to HeadBucket says; None from a server that has no regions."""
+    found = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+    return str(found) if found else None
 
 
 def step(
