@@ -90,7 +90,9 @@ def package_options(command: F) -> F:
     return command
 
 
-def built(requirements: Requirements, config: Config, base: FoundFunction, parts: AwsParts, *, quiet: bool) -> Packages:
+def built(
+    requirements: Requirements, config: Config, base: FoundFunction, parts: AwsParts, account: str, *, quiet: bool
+) -> Packages:
     """Build packages for a function, saying what is done.
 
     Raises:
@@ -108,7 +110,9 @@ def built(requirements: Requirements, config: Config, base: FoundFunction, parts
         made = build(requirements, target_of(config, base), say)
     except DeploymentError as error:
         raise DeploymentError(f"{error}{_ways_out(requirements)}") from error
-    return Packages(made, parts["lambda"], parts["s3"], str(config.bucket), config.prefix, config.function, say)
+    return Packages(
+        made, parts["lambda"], parts["s3"], str(config.bucket), config.prefix, config.function, say, account
+    )
 
 
 def _ways_out(requirements: Requirements) -> str:

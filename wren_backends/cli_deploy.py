@@ -131,7 +131,7 @@ def deploy_lambda(
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from wren_backends.deploy import function
+    from wren_backends.deploy import bucket, function
     from wren_backends.deploy.packages_step import requirements_of
     from wren_backends.deploy.plan import Plan
     from wren_backends.deploy.session import aws_session
@@ -140,14 +140,16 @@ def deploy_lambda(
     settings = cli_aws.with_bucket(Config.load(**cli_aws.given(options)), "deploy_lambda")
     session = aws_session(settings.region)
     settings = replace(settings, region=session.region_name)
+    account, _ = cli_aws.account_of(session)
     parts = AwsParts(session)
     wanted = None
     if packages or requirements or lock or environment:
         wanted = requirements_of(packages, requirements, lock, nearest=nearest_versions)
     try:
+        bucket.check(parts["s3"], str(settings.bucket), account)
         if wanted is not None:
             base = function.look(parts["lambda"], settings.function)
-            parts.add("packages", cli_aws.built(wanted, settings, base, parts, quiet=as_json))
+            parts.add("packages", cli_aws.built(wanted, settings, base, parts, account, quiet=as_json))
         steps = deployment_steps(parts, settings, role or "", adopt=adopt)
         if not dry_run and steps[0].what == "packages":
             cli_aws.carry_out_step(steps[0], parts, AGAIN, quiet=True)

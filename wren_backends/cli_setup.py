@@ -167,7 +167,7 @@ def _planned(parts: AwsParts, wanted: Wanted, requirements: Requirements | None,
         raise cli_aws.refused("what there is on AWS cannot be seen", error, AGAIN) from error
     if requirements is not None:
         base = found.functions[wanted.config.function]
-        parts.add("packages", cli_aws.built(requirements, wanted.config, base, parts, quiet=quiet))
+        parts.add("packages", cli_aws.built(requirements, wanted.config, base, parts, wanted.account, quiet=quiet))
     return found, setup.plan(wanted, found, str(parts["settings"].path), parts.get("packages"))
 
 

@@ -238,7 +238,7 @@ def _connect_aws(config: Config) -> Connection:
         )
     client = session.client("lambda")
     described = _describe_sized(client, config)
-    _check_bucket(session.client("s3"), config.bucket)
+    _check_bucket(session.client("s3"), config.bucket, str(described["FunctionArn"]).split(":")[4])
     return Connection(
         is_local=False,
         region=session.region_name,
@@ -343,8 +343,8 @@ def _describe(client: Any, function: str, how: str) -> dict[str, Any]:
     return found
 
 
-def _check_bucket(client: Any, bucket: str) -> None:
-    """A bucket that does not exist is better known now than with the first large argument."""
+def _check_bucket(client: Any, bucket: str, account: str) -> None:
+    """A bucket that does not exist, or is not the account's, is better known now than with the first large argument."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     from wren_backends.deploy.bucket import region_of
@@ -363,6 +363,22 @@ def _check_bucket(client: Any, bucket: str) -> None:
             raise StorageError(
                 f"bucket {bucket!r} is in region {region_of(answer)}: set WREN_BUCKET to one of yours, in this region"
             )
+        _check_owner(client, bucket, account)
+
+
+def _check_owner(client: Any, bucket: str, account: str) -> None:
+    """Whoever may list a bucket without saying whose it is, and may not when they do, is in somebody else's."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
+    except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and _status(error) == 403:
+            raise StorageError(
+                f"bucket {bucket!r} is not account {account}'s, which the function is in, so somebody else could read "
+                "all that is sent: set WREN_BUCKET to one of yours"
+            ) from error
+        raise StorageError(f"bucket {bucket!r} cannot be used ({error}): try again, or set WREN_BUCKET") from error
 
 
 def _status(error: Any) -> int:

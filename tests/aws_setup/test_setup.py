@@ -119,6 +119,16 @@ def test_somebody_elses_bucket_is_never_touched(wren, name, guard, client):
     assert guard.changes == []
 
 
+def test_somebody_elses_bucket_gets_no_packages_and_no_calls(setup, wren, guard):
+    bucket = setup()["bucket"]
+    guard.foreign = {bucket}
+    guard.asked.clear()
+    assert f"not account {ACCOUNT}'s" in wren("deploy_lambda", "--packages", "toolz", status=1).stderr
+    with pytest.raises(StorageError, match=f"not account {ACCOUNT}'s"):
+        WrenExecutor(1, prefix="foreign")
+    assert guard.changes == []
+
+
 def test_a_bucket_in_another_region_is_not_used(setup, wren, name, guard):
     """Botocore asks again where S3 sends it, so that the answer is 200 in the end."""
     bucket = setup()["bucket"]

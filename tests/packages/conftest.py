@@ -69,9 +69,9 @@ def lambda_client(cloud):
 def publish(cloud, s3, lambda_client):
     """Publish built packages; returns what a function needs to have them."""
 
-    def publish(built, name="packages"):
+    def publish(built, name="packages", **more):
         usual = connect(Config())
-        return packages.publish(built, lambda_client, s3, usual.bucket, usual.prefix, name)
+        return packages.publish(built, lambda_client, s3, usual.bucket, usual.prefix, name, **more)
 
     return publish
 

@@ -82,6 +82,23 @@ def test_what_is_published_is_not_published_again(layer, archive, publish, s3, l
     assert "was there already" in publish(archive).summary
 
 
+def test_every_request_to_the_bucket_says_whose_it_is(archive, publish, s3):
+    """Which S3 holds against the bucket's owner."""
+    s3.delete_object(Bucket=bucket(), Key=publish(archive).variables["WREN_PACKAGES"].removeprefix(f"s3://{bucket()}/"))
+    owners = []
+
+    def note(request, **_):
+        owners.append((request.method, request.headers.get("x-amz-expected-bucket-owner")))
+
+    s3.meta.events.register("before-send.s3", note)
+    try:
+        publish(archive, account="123456789012")
+    finally:
+        s3.meta.events.unregister("before-send.s3", note)
+    assert {method for method, _ in owners} == {"HEAD", "PUT"}
+    assert {owner for _, owner in owners} <= {"123456789012", b"123456789012"}
+
+
 def test_what_broke_off_is_completed(archive, publish, s3, executor_with):
     published = publish(archive)
     gone = next(key for key in listed(s3) if key not in published.variables["WREN_PACKAGES"])

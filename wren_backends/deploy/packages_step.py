@@ -83,6 +83,7 @@ class Packages:
         prefix: The project's prefix in it.
         function: Name of the (base) function.
         progress: Called with a line of text before an upload.
+        account: The account that the bucket has to belong to.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Packages:
         prefix: str,
         function: str,
         progress: Callable[[str], None],
+        account: str,
     ) -> None:
         self._built = built
         self._lambda_client = lambda_client
-        self._place = (s3_client, bucket, prefix, layer_name(function), progress)
+        self._place = (s3_client, bucket, prefix, layer_name(function), progress, account)
         self.published: Published | None = None
 
     def step(self, found: Mapping[str, str], layers: tuple[str, ...]) -> Step:
@@ -139,7 +141,7 @@ class Packages:
             if address != f"s3://{bucket}/{key}":
                 return False
             try:
-                s3_client.head_object(Bucket=bucket, Key=key)
+                s3_client.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=self._place[-1])
             except ClientError:
                 return False
             return True

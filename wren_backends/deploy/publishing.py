@@ -62,6 +62,7 @@ def publish(
     prefix: str,
     layer_name: str,
     progress: Callable[[str], None] | None = None,
+    account: str | None = None,
 ) -> Published:
     """Make the layer or the archive, unless it is there.
 
@@ -76,6 +77,7 @@ def publish(
         prefix: The project's prefix in it.
         layer_name: Name of the layer.
         progress: Called with a line of text before an upload.
+        account: The account that the bucket has to belong to; None: any.
 
     Raises:
         DeploymentError: AWS refuses, or they are larger than Lambda's disk.
@@ -83,7 +85,8 @@ def publish(
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
-    place = _Place(s3_client, bucket, f"{prefix.strip('/')}/".lstrip("/"), progress or (lambda _: None))
+    owner = {"ExpectedBucketOwner": account} if account else {}
+    place = _Place(s3_client, bucket, f"{prefix.strip('/')}/".lstrip("/"), progress or (lambda _: None), owner)
     try:
         if built.fits_layer:
             return _publish_layer(built, lambda_client, place, layer_name)
@@ -98,12 +101,14 @@ class _Place:
     bucket: str
     below: str
     say: Callable[[str], None]
+    owner: Mapping[str, str]
 
     def has(self, key: str, size: int) -> bool:
         from botocore.exceptions import ClientError
 
         try:
-            return bool(self.s3.head_object(Bucket=self.bucket, Key=self.below + key)["ContentLength"] == size)
+            found = self.s3.head_object(Bucket=self.bucket, Key=self.below + key, **self.owner)
+            return bool(found["ContentLength"] == size)
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (403, 404):
                 return False  # 403 is what is missing to whoever may not list
@@ -115,7 +120,7 @@ class _Place:
         if self.has(key, size):
             return 0
         self.say(f"uploading {size / 1e6:.0f} MB to s3://{self.bucket}/{self.below}{key}")
-        self.s3.upload_file(str(path), self.bucket, self.below + key)
+        self.s3.upload_file(str(path), self.bucket, self.below + key, ExtraArgs=dict(self.owner))
         return size
 
 
