@@ -165,6 +165,18 @@ def test_a_function_with_the_name_of_a_size_is_its_own(setup, wren, name, client
     assert client("lambda").get_function(FunctionName=other)["Tags"] == {TAG: other}
 
 
+def test_a_bucket_with_versions_is_emptied_to_the_last(setup, wren, name, client):
+    bucket, s3 = setup()["bucket"], client("s3")
+    s3.put_object(Bucket=bucket, Key="wren/jobs/j/job.json", Body=b"of before")
+    for status, body in (("Enabled", b"1"), ("Suspended", b"2"), ("Enabled", b"3")):
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": status})
+        s3.put_object(Bucket=bucket, Key="wren/jobs/j/job.json", Body=body)
+    s3.delete_object(Bucket=bucket, Key="wren/jobs/j/job.json")
+    assert "null" in {one["VersionId"] for one in s3.list_object_versions(Bucket=bucket)["Versions"]}
+    wren("cleanup", "--yes")
+    assert bucket not in [one["Name"] for one in s3.list_buckets()["Buckets"]]
+
+
 def keys(s3, bucket):
     return {one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())}
 

@@ -72,8 +72,8 @@ def versions(client: Any, bucket: str, account: str, prefix: str) -> Iterator[di
     )
     for page in pages:
         for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-            version = one.get("VersionId")
-            yield {"Key": one["Key"], **({"VersionId": version} if version not in (None, "null") else {})}
+            # "null" is a version's name too: of what was written before the bucket had versions.
+            yield {name: one[name] for name in ("Key", "VersionId") if name in one}
 
 
 def look(
