@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import PathDistribution
 
 import packaging.markers
@@ -121,10 +122,13 @@ def run_in(project, monkeypatch, target=X86):
     return packages.build(requirements.from_environment(), target)
 
 
+def in_layer(built, name):
+    with zipfile.ZipFile(built.folder / "layer.zip") as bundle:
+        return bundle.read(f"python/{name}")
+
+
 def install(path, site, direct=False):
     """What pip does with a wheel that needs nothing special, from an index or from a folder."""
-    import zipfile
-
     with zipfile.ZipFile(path) as bundle:
         bundle.extractall(site)
     if direct:
@@ -140,21 +144,28 @@ def test_what_no_index_has_is_copied_from_here(project, tmp_path, monkeypatch):
     install(
         wheel(local, "own-library", files={"own_library/__init__.py": "", "own_library/data.txt": "data"}), site, True
     )
-    monkeypatch.setattr(
-        packages, "distribution", lambda name: PathDistribution(site / f"{name.replace('-', '_')}-1.0.dist-info")
-    )
+    monkeypatch.syspath_prepend(site)
     built = run_in(site, monkeypatch)
     assert built.versions == {"known": "1.0", "own-library": "1.0"}
-    import zipfile
+    assert in_layer(built, "own_library/data.txt") == b"data"
+    assert run_in(site, monkeypatch).reused
 
-    with zipfile.ZipFile(built.folder / "layer.zip") as bundle:
-        assert bundle.read("python/own_library/data.txt") == b"data"
+
+def test_what_is_copied_anew_though_its_version_stayed_is_built_anew(project, tmp_path, monkeypatch):
+    _, site = project
+    monkeypatch.syspath_prepend(site)
+    built = []
+    for text in ("WHAT = 'old'\n", "WHAT = 'new'\n"):
+        install(wheel(tmp_path, "own-library", files={"own_library.py": text}), site, True)
+        built.append(run_in(site, monkeypatch))
+        assert in_layer(built[-1], "own_library.py") == text.encode()
+    assert built[0].digest != built[1].digest
 
 
 def test_what_was_built_here_is_refused(project, tmp_path, monkeypatch):
     _, site = project
     install(wheel(tmp_path, "own-extension", tag="cp313-cp313-linux_x86_64"), site, True)
-    monkeypatch.setattr(packages, "distribution", lambda name: PathDistribution(site / "own_extension-1.0.dist-info"))
+    monkeypatch.syspath_prepend(site)
     with pytest.raises(DeploymentError, match=r"own-extension 1\.0 was built on this machine.*UV_FIND_LINKS"):
         run_in(site, monkeypatch)
 
@@ -189,7 +200,7 @@ def test_what_a_copied_distribution_needs_comes_too(index, monkeypatch, tmp_path
     install(wheel(index, "below"), site)
     described = [PathDistribution(one) for one in site.glob("*.dist-info")]
     monkeypatch.setattr(environment, "distributions", lambda: described)
-    monkeypatch.setattr(packages, "distribution", lambda name: PathDistribution(site / "own_library-1.0.dist-info"))
+    monkeypatch.syspath_prepend(site)
     for exact in (True, False):
         built = packages.build(requirements.from_environment(exact=exact), X86)
         assert built.versions == {"below": "1.0", "own-library": "1.0"}

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import distribution
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -46,7 +47,9 @@ class Requirements:
     @property
     def digest(self) -> str:
         """Changes with everything that changes what is found for it."""
-        content = [self.lines, self.constraints, self.deps, self.preferred, self.copied]
+        # Of what is copied the version may stay while the files change: RECORD has their hashes.
+        copied = [(one.name, one.version, one.read_text("RECORD")) for one in map(distribution, self.copied)]
+        content = [self.lines, self.constraints, self.deps, self.preferred, copied]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
