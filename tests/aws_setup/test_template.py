@@ -2,6 +2,7 @@
 
 import ast
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -36,6 +37,15 @@ def test_cfn_lint_has_nothing_to_say(template, tmp_path):
     options = ("--regions", REGION, "--include-checks", "W", "I", "--")
     done = subprocess.run([CFN_LINT, *options, *paths], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("machine", "architecture"), [("aarch64", "arm64"), ("x86_64", "x86_64")])
+def test_it_is_for_the_processor_that_the_zip_is_for(template, monkeypatch, machine, architecture):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    for options, wanted in (((), architecture), (("--arch", "arm64"), "arm64")):
+        made = template("--size", "3008", *options)["Resources"]
+        functions = [one for one in made.values() if one["Type"] == "AWS::Lambda::Function"]
+        assert [one["Properties"]["Architectures"] for one in functions] == [[wanted]] * 2
 
 
 def test_the_secret_is_made_in_the_stack_and_stands_nowhere(template):

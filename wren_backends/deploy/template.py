@@ -13,12 +13,12 @@ from typing import Any
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
 from wren_backends.config import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, Config
 from wren_backends.deploy import bucket
-from wren_backends.deploy.function import EVENT_AGE_S
+from wren_backends.deploy.function import EVENT_AGE_S, FoundFunction
 from wren_backends.deploy.log_group import RETENTION_DAYS
 from wren_backends.deploy.package import HANDLER
 from wren_backends.deploy.policies import Document, Scope, client_policy, trust_policy, worker_policy
 from wren_backends.deploy.role import POLICY_NAME
-from wren_backends.deploy.setup import sizes_beside, tags_of
+from wren_backends.deploy.setup import sizes_beside, tags_of, target_of
 
 _NOT_HEXADECIMAL = "ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ"
 
@@ -30,6 +30,9 @@ def template_of(config: Config) -> Template:
 
     Args:
         config: Settings; function, bucket, memory and time limit are defaults of parameters, all else stands in it.
+
+    Raises:
+        DeploymentError: Lambda has no processor like this machine's, and the settings do not say which it is to be.
     """
     sizes = sizes_beside(config, config.memory_mb or DEFAULT_MEMORY_MB)
     names = {
@@ -156,7 +159,7 @@ def _function(config: Config, size: str, name: str, memory_mb: Any) -> Template:
         "Role": {"Fn::GetAtt": ["Role", "Arn"]},
         "MemorySize": memory_mb,
         "Timeout": {"Ref": "Timeout"},
-        "Architectures": [config.architecture or "x86_64"],
+        "Architectures": [target_of(config, FoundFunction()).architecture],
         "Environment": {"Variables": {FUNCTION_KEY_VARIABLE: {"Fn::Sub": key}}},
         **_tags(config),
     }
