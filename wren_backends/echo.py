@@ -58,7 +58,8 @@ class Echo:
         self._lock = threading.Lock()
         self._calls: dict[int, dict[tuple[str, str], _Text]] = {}
         self._ended = bytearray()  # a byte for each call: there may be a million
-        self._newest_ms = int(time.time() * 1000) - _SKEW_MS
+        begun_ms = int(time.time() * 1000) - _SKEW_MS
+        self._newest_ms = {one.function: begun_ms for one in connections}  # each has a log of its own
 
     def run(self) -> None:
         """Show lines until stopped."""
@@ -96,11 +97,11 @@ class Echo:
 
     def _poll(self, connection: Connection) -> None:
         logs = Logs(connection.open_client("logs"), (log_group(connection.function),))
-        start_ms = self._newest_ms - _LATE_MS
+        start_ms = self._newest_ms[connection.function] - _LATE_MS
         for event in logs.events(logs.groups[0], start_ms, phrase=echoed_phrase(self._job_id)):
             if self._stopped.is_set():
                 return
-            self._newest_ms = max(self._newest_ms, event.at_ms)
+            self._newest_ms[connection.function] = max(self._newest_ms[connection.function], event.at_ms)
             said = loglines.read(event.text)
             if isinstance(said, Echoed) and said.job_id == self._job_id:
                 self._take(said)

@@ -159,11 +159,12 @@ class Tail:
 
     def __init__(self, logs: Logs, start_ms: int, job_id: str | None = None, call: int | None = None) -> None:
         self._logs = logs
-        self._start_ms = self._newest_ms = start_ms
+        self._start_ms = start_ms
+        self._newest_ms: dict[str, int] = {}  # by group: one function may have written long after another
         self._job_id = job_id
         self._call = call
         self._attribution = Attribution()
-        self._seen: dict[str, int] = {}
+        self._seen: dict[tuple[str, str], int] = {}
         self._most_seen = _PRUNED_FROM
         self._streams: dict[tuple[str, str], int] = {}
 
@@ -171,7 +172,7 @@ class Tail:
         """Lines that have come since the last time; raises as `Logs.events` does."""
         for group in self._logs.groups:
             for event in self._events(group):
-                if event.event_id in self._seen:
+                if (group, event.event_id) in self._seen:
                     continue
                 self._see(event)
                 for line in self._attribution.take(event):
@@ -183,7 +184,7 @@ class Tail:
         return (line for line in self._attribution.rest() if line.is_of(self._job_id, self._call))
 
     def _events(self, group: str) -> Iterator[LogEvent]:
-        again_ms = max(self._start_ms, self._newest_ms - _LATE_MS)
+        again_ms = max(self._start_ms, self._newest_ms.get(group, 0) - _LATE_MS)
         if self._job_id is None:
             yield from self._logs.events(group, again_ms)
             return
@@ -197,14 +198,15 @@ class Tail:
                 chunk = some[first : first + _STREAMS]
                 yield from self._logs.events(group, min(self._streams[group, one] for one in chunk), streams=chunk)
         for key in self._streams:
-            self._streams[key] = max(self._streams[key], again_ms)
+            if key[0] == group:
+                self._streams[key] = max(self._streams[key], again_ms)
 
     def _see(self, event: LogEvent) -> None:
-        self._seen[event.event_id] = event.at_ms
-        self._newest_ms = max(self._newest_ms, event.at_ms)
+        self._seen[event.group, event.event_id] = event.at_ms
+        self._newest_ms[event.group] = max(self._newest_ms.get(event.group, 0), event.at_ms)
         if len(self._seen) > self._most_seen:
-            old_ms = self._newest_ms - 2 * _LATE_MS
-            self._seen = {one: at_ms for one, at_ms in self._seen.items() if at_ms >= old_ms}
+            old_ms = {group: newest_ms - 2 * _LATE_MS for group, newest_ms in self._newest_ms.items()}
+            self._seen = {one: at_ms for one, at_ms in self._seen.items() if at_ms >= old_ms[one[0]]}
             self._most_seen = max(_PRUNED_FROM, 2 * len(self._seen))
 
 

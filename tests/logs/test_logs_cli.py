@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
-from as_on_aws import refusing
+from as_on_aws import client_of, refusing
 from signals import wait_for
 
 from wren_backends import ConfigError, EnvironmentLostError, WrenExecutor
@@ -112,6 +113,18 @@ def test_following_shows_lines_while_calls_run_and_ends_with_ctrl_c(wren, gate):
     assert "Traceback" not in errors
     every = [*texts(seen), *texts(map(json.loads, rest.splitlines()))]
     assert (every.count("begun"), every.count("done")) == (1, 1)
+
+
+def test_what_one_function_wrote_last_hides_nothing_of_another(wren_on_aws, cloud):
+    """That one is asked first and has written a minute after the other."""
+    client, now_ms = client_of(cloud, "logs"), int(time.time() * 1000)
+    for name, at_ms in (("talking", now_ms), ("talking-256mb", now_ms - 60_000)):
+        place = {"logGroupName": f"/aws/lambda/{name}", "logStreamName": "one"}
+        client.create_log_group(logGroupName=place["logGroupName"])
+        client.create_log_stream(**place)
+        client.put_log_events(**place, logEvents=[{"timestamp": at_ms, "message": f"by {name}"}])
+    shown = wren_on_aws("logs", WREN_FUNCTION="talking", WREN_SIZES_MB="256").stdout
+    assert [line.rpartition(" ")[2] for line in shown.splitlines()] == ["talking", "talking-256mb"]
 
 
 def test_latest_logs_are_those_of_the_last_stream(wren_on_aws):
