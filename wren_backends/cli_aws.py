@@ -98,7 +98,7 @@ def built(
     Raises:
         DeploymentError: Some cannot be had for Lambda.
     """
-    from wren_backends.deploy.packages import build
+    from wren_backends.deploy.packages import COMPILED_RESERVE_BYTES, LAYERS_RESERVE_BYTES, build
     from wren_backends.deploy.packages_step import Packages
     from wren_backends.deploy.setup import target_of
 
@@ -107,7 +107,8 @@ def built(
             click.echo(f"packages: {text}")
 
     try:
-        made = build(requirements, target_of(config, base), say)
+        reserve = LAYERS_RESERVE_BYTES if config.layers else COMPILED_RESERVE_BYTES
+        made = build(requirements, target_of(config, base), say, reserve=reserve)
     except DeploymentError as error:
         raise DeploymentError(f"{error}{_ways_out(requirements)}") from error
     return Packages(

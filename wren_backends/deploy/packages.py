@@ -39,7 +39,13 @@ __all__ = ["Built", "Piece", "Published", "build", "publish"]
 UNZIPPED_BYTES = 262_144_000
 """Most that a function and its layers may take, unzipped (AWS Lambda quotas: 250 MB)."""
 
-_BUILD = 1
+COMPILED_RESERVE_BYTES = 10_000_000
+"""Room that compiled modules leave beside the function, for its next versions, whose libraries may be larger."""
+
+LAYERS_RESERVE_BYTES = 100_000_000
+"""The same where the function has other layers, whose sizes nobody says before the function is given them."""
+
+_BUILD = 2
 """Part of the cache's keys: raised when trimming or packing changes."""
 
 _KEPT = 4
@@ -116,7 +122,12 @@ class Built:
 
 
 def build(
-    requirements: Requirements, target: Target, progress: Progress | None = None, *, refresh: bool = False
+    requirements: Requirements,
+    target: Target,
+    progress: Progress | None = None,
+    *,
+    refresh: bool = False,
+    reserve: int = COMPILED_RESERVE_BYTES,
 ) -> Built:
     """Make the packages, or find them in the cache.
 
@@ -125,12 +136,13 @@ def build(
         target: What it has to run on.
         progress: Called with a line of text at each step.
         refresh: Look for newer versions where the requirements leave them open.
+        reserve: Bytes of a function and its layers that compiled modules leave free, if they are a layer.
 
     Raises:
         DeploymentError: Something has no wheel for the target, or all of it is too large, or there is no network.
     """
     say = progress or (lambda _: None)
-    place = _builds() / f"{requirements.digest[:32]}-{target.runtime}-{target.architecture}-{_BUILD}"
+    place = _builds() / f"{requirements.digest[:32]}-{target.runtime}-{target.architecture}-{reserve}-{_BUILD}"
     if not refresh:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             found = replace(_read(place), folder=place, reused=True)
@@ -138,7 +150,7 @@ def build(
             return found
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix="making-", dir=place.parent) as making:
-        made = _make(requirements, target, Path(making), say)
+        made = _make(requirements, target, Path(making), say, reserve)
         shutil.rmtree(place, ignore_errors=True)
         with contextlib.suppress(OSError):  # somebody else has just made the same
             Path(making, "made").rename(place)
@@ -166,7 +178,7 @@ def _forget_old() -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _make(requirements: Requirements, target: Target, making: Path, say: Progress) -> Built:
+def _make(requirements: Requirements, target: Target, making: Path, say: Progress, reserve: int) -> Built:
     timed = _Timed(say)
     tree, made = making / "tree", making / "made"
     tree.mkdir()
@@ -184,7 +196,7 @@ def _make(requirements: Requirements, target: Target, making: Path, say: Progres
     room = UNZIPPED_BYTES - _unzipped_function(target) - after
     digest = digest_of(files_below(tree))
     with timed("compile", "compiling them"):
-        compile_below(tree, target, room if room >= 0 else None)
+        compile_below(tree, target, max(0, room - reserve) if room >= 0 else None)
     with timed("pack", f"packing {_mb(trimming.size(tree))} as {'an archive' if room < 0 else 'a layer'}"):
         if room >= 0:
             pack(((f"python/{name}", path) for name, path in files_below(tree)), made / "layer.zip")
