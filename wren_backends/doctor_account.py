@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wren_backends import redaction
 from wren_backends.config import Config
 from wren_backends.errors import WrenError
 
@@ -54,6 +55,9 @@ class Account:
     region: str = ""
     session: Any = None
     _clients: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        redaction.install()
 
     def ask(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one request.

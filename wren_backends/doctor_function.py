@@ -14,13 +14,13 @@ from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
 from wren_backends.config import Config
 from wren_backends.connection import default_max_workers
 from wren_backends.deploy.function import EVENT_AGE_S
+from wren_backends.deploy.log_group import log_group_name
 from wren_backends.deploy.package import HANDLER, function_zip
 from wren_backends.deploy.policies import Scope, trust_policy, worker_policy
 from wren_backends.deploy.role import POLICY_NAME as OWN_POLICY
 from wren_backends.deploy.target import Target
 from wren_backends.doctor_account import Account, Finding, Status, code_of, guarded
 from wren_backends.errors import DeploymentError
-from wren_backends.logs import log_group
 
 
 def examine_function(account: Account, config: Config) -> Iterator[Finding]:
@@ -145,7 +145,7 @@ def _reserved(account: Account, config: Config) -> Iterator[Finding]:
 def _log(account: Account, config: Config) -> Iterator[Finding]:
     from botocore.exceptions import ClientError
 
-    what, group = f"log of {config.function}", log_group(config.function)
+    what, group = f"log of {config.function}", log_group_name(config.function)
     try:
         account.ask("logs", "filter_log_events", logGroupName=group, limit=1)
     except ClientError as error:

@@ -18,9 +18,10 @@ from lambda_worker import loglines
 from lambda_worker.loglines import REQUEST_CHARS, Echoed, echoed_phrase
 from lambda_worker.protocol import Frame, Outcome
 from wren_backends.connection import Connection
+from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import DeploymentError
 from wren_backends.events import logger
-from wren_backends.logs import Logs, log_group
+from wren_backends.logs import Logs
 from wren_backends.terminal import harmless, write_line
 
 _POLL_S, _LOCAL_POLL_S, _SELDOMEST_POLL_S = 1.0, 0.2, 15.0
@@ -96,7 +97,7 @@ class Echo:
                     _show(outcome.seq, stream, line)
 
     def _poll(self, connection: Connection) -> None:
-        logs = Logs(connection.open_client("logs"), (log_group(connection.function),))
+        logs = Logs(connection.open_client("logs"), (log_group_name(connection.function),))
         start_ms = self._newest_ms[connection.function] - _LATE_MS
         for event in logs.events(logs.groups[0], start_ms, phrase=echoed_phrase(self._job_id)):
             if self._stopped.is_set():

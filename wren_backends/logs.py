@@ -17,6 +17,7 @@ from wren_backends.attribution import Attribution, Line, LogEvent
 from wren_backends.config import Config
 from wren_backends.connection import is_local
 from wren_backends.deploy.local import local_name_pattern
+from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import ConfigError, DeploymentError
 
 _LATE_MS = 30_000
@@ -34,11 +35,6 @@ _CONSOLES = {
     "aws-us-gov": "console.amazonaws-us-gov.com",
 }
 """Hosts of AWS's consoles, by partition."""
-
-
-def log_group(function: str) -> str:
-    """Log group that Lambda gives a function."""
-    return f"/aws/lambda/{function}"
 
 
 @dataclass(frozen=True)
@@ -120,9 +116,9 @@ def open_logs(config: Config) -> Logs:
 
     if not is_local(config):
         names = [one.function for one in config.each_function()]
-        return Logs(aws_session(config.region).client("logs"), tuple(log_group(name) for name in names))
+        return Logs(aws_session(config.region).client("logs"), tuple(log_group_name(name) for name in names))
     client = _local_client()
-    pattern = re.compile(log_group(local_name_pattern(config.function)))
+    pattern = re.compile(log_group_name(local_name_pattern(config.function)))
     pages = client.get_paginator("describe_log_groups").paginate()
     groups = [one["logGroupName"] for page in pages for one in page["logGroups"]]
     return Logs(client, tuple(one for one in groups if pattern.fullmatch(one)))
@@ -219,7 +215,7 @@ def console_url(function: str, region: str, partition: str, stream: str = "") ->
     if partition not in _CONSOLES:
         raise ConfigError(f"there is no public console for the partition {partition!r} of region {region!r}")
     place = f"https://{region}.{_CONSOLES[partition]}/cloudwatch/home?region={region}"
-    path = f"#logsV2:log-groups/log-group/{_twice(log_group(function))}"
+    path = f"#logsV2:log-groups/log-group/{_twice(log_group_name(function))}"
     return place + path + (f"/log-events/{_twice(stream)}" if stream else "")
 
 

@@ -16,11 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PRELOAD_VARIABLE
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PACKAGES_VARIABLE, PRELOAD_VARIABLE
 from wren_backends.errors import ConfigError
 
 _OTHER_VARIABLES = frozenset(
-    {"WREN_LOGLEVEL", "WREN_LOCAL_WEED_SHA256", FUNCTION_KEY_VARIABLE, IN_WORKER_VARIABLE, PRELOAD_VARIABLE}
+    {
+        "WREN_LOGLEVEL",
+        "WREN_LOCAL_WEED_SHA256",
+        FUNCTION_KEY_VARIABLE,
+        IN_WORKER_VARIABLE,
+        PACKAGES_VARIABLE,
+        PRELOAD_VARIABLE,
+    }
 )
 """Variables with our prefix that are no settings."""
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -179,3 +181,23 @@ def test_signatures_that_are_refused_for_the_clock_say_so(wren):
     assert status == 1
     assert of(findings, "clock", "fail")
     assert "Signature expired" in of(findings, "credentials", "fail")[0]["found"]
+
+
+LOUD = "import logging, sys; logging.basicConfig(level=1); from wren_backends.cli import main; main(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("deploy_lambda", "--dry-run")])
+def test_the_function_s_secret_stays_out_of_the_log(wren, cloud, settled, command):
+    described = client_of(cloud, "lambda").get_function_configuration(FunctionName="examined")
+    done = subprocess.run(
+        [sys.executable, "-c", LOUD, *command],
+        cwd=wren.folder,
+        env=wren.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "kept out of the log" in done.stderr
+    assert described["Environment"]["Variables"]["WREN_FUNCTION_KEY"] not in done.stderr

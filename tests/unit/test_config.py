@@ -125,6 +125,7 @@ def test_a_variable_that_is_no_setting_is_warned_of_once(files, monkeypatch):
     monkeypatch.setattr(sources, "_warned_of", set())
     monkeypatch.setenv("WREN_MOD", "s3")
     monkeypatch.setenv("WREN_LOGLEVEL", "INFO")
+    monkeypatch.setenv("WREN_PACKAGES", "s3://bucket/wren/packages/list")  # of a function with an archive
     with pytest.warns(UserWarning, match=r"WREN_MOD is no setting .*is it 'WREN_MODE'\?") as caught:
         assert Config.load() == Config.load() == Config()
     assert len(caught) == 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
+from wren_backends import redaction
 from wren_backends.config import DEFAULT_MEMORY_MB, Config
 from wren_backends.deploy import bucket, function, log_group, role
 from wren_backends.deploy.memory import Memory
@@ -116,6 +117,7 @@ class AwsParts:
     """
 
     def __init__(self, session: Any, **more: Any) -> None:
+        redaction.install()
         self.session = session
         self._open: dict[str, Any] = {"memory": Memory(), "settings": SettingsFile(), **more}
 
