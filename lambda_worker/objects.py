@@ -131,6 +131,8 @@ class ObjectStore:
             credential_provider: Called whenever credentials are needed; see `obstore.auth`.
             retry_s: How long a request is tried again that S3 refused (5xx) or that found no S3, in seconds.
         """
+        if region.startswith("cn-"):  # obstore knows the addresses of AWS's other partitions only
+            endpoint_url = endpoint_url or f"https://s3.{region}.amazonaws.com.cn"
         settings: dict[str, Any] = {"region": region, **(credentials or {})}
         if endpoint_url:
             settings |= {"endpoint": endpoint_url, "virtual_hosted_style_request": False}

@@ -19,7 +19,9 @@ def printed(wren, name):
     more = ("--subnet", "subnet-1", "--security-group", "sg-1")
 
     def read(*arguments):
-        shown = wren("setup", "--print-policy", "--name", name, "--bucket", f"for-{name}", *more, *arguments).stdout
+        shown = wren(
+            "setup", "--print-policy", "--name", name, "--bucket", f"wren-for-{name}", *more, *arguments
+        ).stdout
         return json.loads(shown)
 
     return read
@@ -33,8 +35,8 @@ def test_set_up_jobs_and_clean_up_run_under_their_policies_and_use_all_of_them(s
     policies = printed()
     network = ("--subnet", "subnet-1", "--security-group", "sg-1", "--reserved-concurrency", 2)
     guard.policy = statements(policies["setup"], policies["client"])
-    setup("--bucket", f"for-{name}", "--packages", "toolz", *network, test=True)
-    setup("--bucket", f"for-{name}", "--timeout", 40, "--tag", "a=b", test=True)
+    setup("--bucket", f"wren-for-{name}", "--packages", "toolz", *network, test=True)
+    setup("--bucket", f"wren-for-{name}", "--timeout", 40, "--tag", "a=b", test=True)
     used = set(guard.asked)
     guard.policy = statements(policies["client"])
     for mode in ("direct", "s3"):
@@ -43,7 +45,7 @@ def test_set_up_jobs_and_clean_up_run_under_their_policies_and_use_all_of_them(s
     assert "Have an administrator grant you" in wren("setup", "--yes", "--no-packages", status=1).stderr
     guard.asked.clear()
     guard.policy = statements(policies["cleanup"])
-    wren("cleanup", "--yes", "--bucket", f"for-{name}")
+    wren("cleanup", "--yes", "--bucket", f"wren-for-{name}")
     # A bucket that is named is not looked for, a new one is not public, and a new role's trust is right; archives of
     # packages and objects that S3 lists without versions are other tests'.
     spared = {
@@ -77,10 +79,33 @@ def test_they_grant_nothing_beside(printed, name):
             Asked("iam:AttachRolePolicy", role),
             Asked("s3:DeleteBucket", "arn:aws:s3:::another"),
             Asked("s3:PutObject", "arn:aws:s3:::another/wren/blobs/x"),
-            Asked("s3:PutBucketPolicy", f"arn:aws:s3:::for-{name}"),
+            Asked("s3:PutBucketPolicy", f"arn:aws:s3:::wren-for-{name}"),
             Asked("logs:DeleteLogGroup", "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/another"),
         ]
         assert [one for one in beyond if granted(found, one)] == []
+
+
+def test_a_bucket_that_is_not_wren_s_own_is_not_to_be_emptied_or_deleted(wren, name):
+    shown = wren("setup", "--print-policy", "--name", name, "--bucket", "mine", "--region", "us-east-1").stdout
+    found = json.loads(shown)["cleanup"]["Statement"]
+    for action, resource, wanted in (
+        ("s3:DeleteBucket", "arn:aws:s3:::mine", False),
+        ("s3:DeleteObject", "arn:aws:s3:::mine/theirs", False),
+        ("s3:DeleteObject", "arn:aws:s3:::mine/wren/jobs/j/job.json", True),
+        ("s3:DeleteObject", f"arn:aws:s3:::mine/aws/lambda/async/{name}/x", True),
+    ):
+        assert granted(found, Asked(action, resource)) == wanted, (action, resource)
+
+
+def test_they_cover_layers_of_others_roles_with_a_path_and_other_partitions(wren, name):
+    arn = "arn:aws-cn:lambda:cn-north-1:210987654321:layer:theirs:3"
+    shown = wren("setup", "--print-policy", "--name", name, "--region", "cn-north-1", "--layer", arn).stdout
+    assert "arn:aws:" not in shown
+    found = json.loads(shown)["setup"]["Statement"]
+    role = f"arn:aws-cn:iam::123456789012:role/team/{name}-worker"
+    for asked in (Asked("lambda:GetLayerVersion", arn), Asked("iam:GetRole", role)):
+        assert granted(found, asked), asked
+    assert not granted(found, Asked("iam:GetRole", f"{role}s"))
 
 
 def test_they_fit_into_managed_policies_and_need_no_aws(printed, monkeypatch, guard):

@@ -10,6 +10,7 @@ from wren_backends.config import Config
 from wren_backends.deploy.log_group import log_group_name
 from wren_backends.deploy.packages_step import layer_name
 from wren_backends.deploy.policies import Document, Scope, allow, client_policy, document, trust_policy, worker_policy
+from wren_backends.deploy.session import partition_of
 from wren_backends.deploy.setup import sizes_beside
 
 
@@ -17,7 +18,8 @@ def all_policies(config: Config, role: str) -> dict[str, Document]:
     """Every policy, by whom it is for.
 
     Args:
-        config: Settings; without a bucket they are for any that `wren setup` would name.
+        config: Settings; without a bucket they are for any that `wren setup` would name, and with one that it would
+            not, clean-up may delete what is below our keys only.
         role: Name of the worker's role.
     """
     region = config.region or "*"
@@ -26,19 +28,20 @@ def all_policies(config: Config, role: str) -> dict[str, Document]:
         config.bucket or f"wren-*-{region}-*",
         config.prefix,
         region,
+        partition=partition_of(config.region),
         beside=tuple(sizes_beside(config, config.memory_mb)),
         in_vpc=bool(config.subnets),
     )
     return {
-        "setup": setup_policy(scope, role),
+        "setup": setup_policy(scope, role, config.layers),
         "client": client_policy(scope),
-        "cleanup": cleanup_policy(scope, role),
+        "cleanup": cleanup_policy(scope, role, whole_bucket=not config.bucket or config.bucket.startswith("wren-")),
         "worker": worker_policy(scope),
         "trust": trust_policy(),
     }
 
 
-def setup_policy(scope: Scope, role: str) -> Document:
+def setup_policy(scope: Scope, role: str, layers: tuple[str, ...] = ()) -> Document:
     """What `wren setup` takes, and the single steps; its test call takes the client's policy beside it.
 
     Whoever has it may let the function do anything within the worker's policy, and change that policy: it is an
@@ -47,8 +50,9 @@ def setup_policy(scope: Scope, role: str) -> Document:
     Args:
         scope: The functions and their place in S3.
         role: Name of the worker's role.
+        layers: ARNs of the layer versions that functions are given beside that of the packages.
     """
-    role_arn = _role_arn(scope, role)
+    role_arns = _role_arns(scope, role)
     return document(
         allow("FindBuckets", ["s3:ListAllMyBuckets"], ["*"]),
         allow(
@@ -84,9 +88,9 @@ def setup_policy(scope: Scope, role: str) -> Document:
                 "iam:ListRolePolicies",
                 "iam:ListAttachedRolePolicies",
             ],
-            [role_arn],
+            role_arns,
         ),
-        allow("GiveItToLambda", ["iam:PassRole"], [role_arn])
+        allow("GiveItToLambda", ["iam:PassRole"], role_arns)
         | {"Condition": {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}},
         allow("FindFunctions", ["lambda:ListFunctions"], ["*"]),
         allow(
@@ -106,7 +110,7 @@ def setup_policy(scope: Scope, role: str) -> Document:
             scope.function_arns,
         ),
         allow("FindLayers", ["lambda:ListLayerVersions", "lambda:PublishLayerVersion"], _layer_arns(scope)),
-        allow("UseLayers", ["lambda:GetLayerVersion"], [f"{arn}:*" for arn in _layer_arns(scope)]),
+        allow("UseLayers", ["lambda:GetLayerVersion"], [*(f"{arn}:*" for arn in _layer_arns(scope)), *layers]),
         allow("FindLogGroups", ["logs:DescribeLogGroups"], ["*"]),
         allow(
             "MakeLogGroups",
@@ -121,18 +125,20 @@ def setup_policy(scope: Scope, role: str) -> Document:
     )
 
 
-def cleanup_policy(scope: Scope, role: str) -> Document:
+def cleanup_policy(scope: Scope, role: str, *, whole_bucket: bool) -> Document:
     """What `wren cleanup` takes, and `delete_lambda` and `delete_role`.
 
     Args:
         scope: The functions and their place in S3.
         role: Name of the worker's role.
+        whole_bucket: Whether the bucket is wren's own, and may go with all that lies in it.
     """
-    role_arn = _role_arn(scope, role)
+    role_arns = _role_arns(scope, role)
+    deletable = ["*"] if whole_bucket else [scope.packages, scope.blobs, scope.jobs, *scope.failures]
     return document(
         allow("FindBuckets", ["s3:ListAllMyBuckets"], ["*"]),
         allow(
-            "EmptyAndDeleteTheBucket",
+            "EmptyAndDeleteTheBucket" if whole_bucket else "LookAtTheBucket",
             [
                 "s3:ListBucket",
                 "s3:ListBucketVersions",
@@ -141,11 +147,11 @@ def cleanup_policy(scope: Scope, role: str) -> Document:
                 "s3:GetBucketPolicyStatus",
                 "s3:GetLifecycleConfiguration",
                 "s3:PutLifecycleConfiguration",
-                "s3:DeleteBucket",
+                *(["s3:DeleteBucket"] if whole_bucket else []),
             ],
             [scope.bucket_arn],
         ),
-        allow("DeleteObjects", ["s3:DeleteObject", "s3:DeleteObjectVersion"], scope.objects("*")),
+        allow("DeleteObjects", ["s3:DeleteObject", "s3:DeleteObjectVersion"], scope.objects(*deletable)),
         allow(
             "DeleteTheRole",
             [
@@ -156,7 +162,7 @@ def cleanup_policy(scope: Scope, role: str) -> Document:
                 "iam:DeleteRolePolicy",
                 "iam:DeleteRole",
             ],
-            [role_arn],
+            role_arns,
         ),
         allow("FindFunctions", ["lambda:ListFunctions"], ["*"]),
         allow(
@@ -171,8 +177,10 @@ def cleanup_policy(scope: Scope, role: str) -> Document:
     )
 
 
-def _role_arn(scope: Scope, role: str) -> str:
-    return f"arn:{scope.partition}:iam::{scope.account}:role/{role}"
+def _role_arns(scope: Scope, role: str) -> list[str]:
+    """The role of that name, with a path or without: an account has one (IAM User Guide, "IAM identifiers")."""
+    place = f"arn:{scope.partition}:iam::{scope.account}:role"
+    return [f"{place}/{role}", f"{place}/*/{role}"]
 
 
 def _layer_arns(scope: Scope) -> list[str]:

@@ -64,6 +64,17 @@ def proxy_url(url: str) -> str | None:
     return get_environ_proxies(url).get("https") if url.startswith("https:") else None
 
 
+def partition_of(region: str | None) -> str:
+    """The partition that a region is in: `aws` where boto3 knows no such region, or none is named."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return str(boto3.session.Session().get_partition_for_region(region)) if region else "aws"
+    except BotoCoreError:
+        return "aws"
+
+
 def default_region() -> str | None:
     """The region that boto3's configuration names, if it names any."""
     import boto3
