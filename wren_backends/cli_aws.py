@@ -233,8 +233,8 @@ def confirm(question: str) -> None:
         raise click.exceptions.Exit(1)
 
 
-def carry_out_step(step: Step, parts: AwsParts, again: str, *, patience_s: float = 0.0, quiet: bool = False) -> None:
-    """Carry out one step, saying what is done.
+def carry_out_step(step: Step, parts: AwsParts, again: str, *, quiet: bool = False) -> None:
+    """Carry out one step, saying what is done; a role that was made just now is waited for.
 
     Raises:
         DeploymentError: AWS refuses.
@@ -252,7 +252,7 @@ def carry_out_step(step: Step, parts: AwsParts, again: str, *, patience_s: float
             click.echo(doing)
 
     try:
-        carry_out(step, parts, patience_s=patience_s, before=say)
+        carry_out(step, parts, patience_s=PATIENCE_S, before=say)
     except (BotoCoreError, ClientError) as error:
         raise refused(f"{doing}: that was refused", error, again) from error
 

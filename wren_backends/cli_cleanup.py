@@ -88,14 +88,20 @@ def cleanup(
 @cli_aws.yes_option
 def delete_lambda(yes: bool, **options: Any) -> None:
     """Delete the function, and those of other sizes beside it, if wren has made them."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from wren_backends.deploy import cleanup as cleaning
     from wren_backends.deploy import function
     from wren_backends.deploy.setup import functions_beside
 
     settings, parts, _ = _opened(options)
     client = parts["lambda"]
-    names = [settings.function, *functions_beside(client, settings)]
-    steps = [cleaning.function_step(name, function.look(client, name), settings.function) for name in names]
+    try:
+        names = [settings.function, *functions_beside(client, settings)]
+        steps = [cleaning.function_step(name, function.look(client, name), settings.function) for name in names]
+    except (BotoCoreError, ClientError) as error:
+        what = f"what there is of function {settings.function!r} cannot be seen"
+        raise cli_aws.refused(what, error, "wren delete_lambda") from error
     _delete(steps, parts, f"function {settings.function!r}", "wren delete_lambda", yes=yes)
 
 
@@ -105,12 +111,17 @@ def delete_lambda(yes: bool, **options: Any) -> None:
 @cli_aws.yes_option
 def delete_role(role_name: str | None, yes: bool, **options: Any) -> None:
     """Delete the role of the function, if wren has made it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from wren_backends.deploy import cleanup as cleaning
     from wren_backends.deploy import role
 
     settings, parts, _ = _opened(options)
     name = role_name or role.default_role_name(settings.function)
-    step = cleaning.role_step(role.look(parts["iam"], name), settings.function)
+    try:
+        step = cleaning.role_step(role.look(parts["iam"], name), settings.function)
+    except (BotoCoreError, ClientError) as error:
+        raise cli_aws.refused(f"role {name!r} cannot be seen", error, "wren delete_role") from error
     _delete([step], parts, f"role {name!r}", "wren delete_role", yes=yes)
 
 

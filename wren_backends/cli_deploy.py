@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from wren_backends import cli_aws
 from wren_backends.config import Config
-from wren_backends.errors import ConfigError
+from wren_backends.errors import ConfigError, DeploymentError
 
 AGAIN = "wren deploy_lambda"
 
@@ -71,16 +72,18 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
     It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
     who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
     """
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from wren_backends.deploy import policies, role
-    from wren_backends.deploy.session import aws_session
-    from wren_backends.deploy.setup import Wanted, functions_beside, sizes_beside
+    from wren_backends.deploy.session import aws_session, partition_of
+    from wren_backends.deploy.setup import AwsParts, Wanted, functions_beside, sizes_beside
 
     settings = cli_aws.with_bucket(Config.load(), "create_role")
     session = aws_session(settings.region)
     settings = replace(settings, region=session.region_name)
     role_name = name or role.default_role_name(settings.function)
     sizes = sizes_beside(settings, settings.memory_mb)
-    wanted = Wanted(settings, "*", "aws", role_name, whole_bucket=whole_bucket)
+    wanted = Wanted(settings, "*", partition_of(settings.region), role_name, whole_bucket=whole_bucket)
     if only_print:
         scope = wanted.scope(sizes)
         documents = {
@@ -91,9 +94,17 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
         click.echo(json.dumps(documents, indent=2))
         return
     account, partition = cli_aws.account_of(session)
-    beside = {**sizes, **functions_beside(session.client("lambda"), settings)}
-    scope = replace(wanted.scope(beside), account=account, partition=partition)
-    made = role.create_role(session.client("iam"), role_name, scope, adopt=adopt)
+    parts = AwsParts(session)
+    try:
+        beside = {**sizes, **functions_beside(parts["lambda"], settings)}
+        found = role.look(parts["iam"], role_name)
+    except ClientError as error:
+        raise DeploymentError(role.refused(role_name, error)) from error
+    except BotoCoreError as error:
+        raise DeploymentError(f"role {role_name!r} was not made: {error}; check credentials and network") from error
+    ordered = dict(sorted(beside.items(), key=lambda one: one[1]))  # as `wren setup` has them
+    scope = replace(wanted.scope(ordered, found), account=account, partition=partition)
+    made = role.create_role(parts["iam"], role_name, scope, adopt=adopt)
     click.echo(
         f"{made.arn}: {made.change}. It may use {scope.place} and write the logs of function "
         f"{' and '.join(scope.functions)}."
@@ -137,6 +148,11 @@ def deploy_lambda(
     from wren_backends.deploy.session import aws_session
     from wren_backends.deploy.setup import AwsParts, deployment_steps
 
+    if role and not re.fullmatch(r"arn:[\w-]+:iam::\d+:role/.+", role):
+        raise ConfigError(
+            f"--role {role!r} is no ARN of a role, such as arn:aws:iam::123456789012:role/{role.split(':')[-1]}: "
+            "`wren create_role` prints it"
+        )
     settings = cli_aws.with_bucket(Config.load(**cli_aws.given(options)), "deploy_lambda")
     session = aws_session(settings.region)
     settings = replace(settings, region=session.region_name)

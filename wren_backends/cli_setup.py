@@ -92,18 +92,19 @@ def setup(
     wanted = replace(wanted, values={}) if no_config else wanted
     chosen_packages = None if no_packages else requirements_of(packages, requirements, lock, nearest=nearest_versions)
     found, plan = _planned(parts, wanted, chosen_packages, quiet=as_json)
+    role_arn = found.role.arn or wanted.role_arn
     if not as_json:
         _say_what_is_planned(plan, wanted)
     if dry_run:
         if as_json:
-            cli_aws.print_json(_as_json(plan, wanted, done=False))
+            cli_aws.print_json(_as_json(plan, wanted, role_arn, done=False))
         return
     if plan.changes and not yes:
         cli_aws.confirm("Do this?")
     _carry_out(plan, parts, wanted, found, quiet=as_json)
     answer = None if no_test else _test(settings)
     if as_json:
-        cli_aws.print_json({**_as_json(plan, wanted, done=True), "test": answer})
+        cli_aws.print_json({**_as_json(plan, wanted, role_arn, done=True), "test": answer})
     else:
         _say_what_is_there(plan, wanted, answer)
 
@@ -136,13 +137,18 @@ def _asked_for_the_rest(settings: Config, chosen: dict[str, Any]) -> Config:
 
 def _with_bucket(settings: Config, parts: AwsParts, account: str) -> Config:
     """Settings, with a bucket that was made before, or the name of one that nobody can have taken."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from wren_backends.deploy import bucket
 
     if settings.bucket:
         return settings
     region = str(settings.region)
-    name = bucket.find_ours(parts["s3"], account, region, settings.function) or bucket.new_name(account, region)
-    return replace(settings, bucket=name)
+    try:
+        found = bucket.find_ours(parts["s3"], account, region, settings.function)
+    except (BotoCoreError, ClientError) as error:
+        raise cli_aws.refused("what buckets there are cannot be seen", error, AGAIN) from error
+    return replace(settings, bucket=found or bucket.new_name(account, region))
 
 
 def _wanted(settings: Config, chosen: dict[str, Any], account: str, partition: str, role_name: str | None) -> Wanted:
@@ -163,12 +169,13 @@ def _planned(parts: AwsParts, wanted: Wanted, requirements: Requirements | None,
 
     try:
         found = setup.look(parts, wanted)
+        if requirements is not None:
+            base = found.functions[wanted.config.function]
+            parts.add("packages", cli_aws.built(requirements, wanted.config, base, parts, wanted.account, quiet=quiet))
+        # This looks for the packages where they may have been published before.
+        return found, setup.plan(wanted, found, str(parts["settings"].path), parts.get("packages"))
     except (BotoCoreError, ClientError) as error:
         raise cli_aws.refused("what there is on AWS cannot be seen", error, AGAIN) from error
-    if requirements is not None:
-        base = found.functions[wanted.config.function]
-        parts.add("packages", cli_aws.built(requirements, wanted.config, base, parts, wanted.account, quiet=quiet))
-    return found, setup.plan(wanted, found, str(parts["settings"].path), parts.get("packages"))
 
 
 def _say_what_is_planned(plan: Plan, wanted: Wanted) -> None:
@@ -182,12 +189,10 @@ def _say_what_is_planned(plan: Plan, wanted: Wanted) -> None:
 def _carry_out(plan: Plan, parts: AwsParts, wanted: Wanted, found: Found, *, quiet: bool) -> None:
     from wren_backends.deploy.setup import function_steps
 
-    role_changed = any(step.what == "role" and step.changes for step in plan.steps)
-    patience_s = cli_aws.PATIENCE_S if role_changed else 0.0
     for step in (one for one in plan.steps if one.what != "function"):
-        cli_aws.carry_out_step(step, parts, AGAIN, patience_s=patience_s, quiet=quiet)
+        cli_aws.carry_out_step(step, parts, AGAIN, quiet=quiet)
     for step in function_steps(wanted, found, parts.get("packages")):  # with the packages as they are now
-        cli_aws.carry_out_step(step, parts, AGAIN, patience_s=patience_s, quiet=quiet)
+        cli_aws.carry_out_step(step, parts, AGAIN, quiet=quiet)
 
 
 def _test(settings: Config) -> dict[str, Any]:
@@ -205,13 +210,13 @@ def _test(settings: Config) -> dict[str, Any]:
         raise type(error)(f"everything is set up, but the test call failed: {error}") from error
 
 
-def _as_json(plan: Plan, wanted: Wanted, *, done: bool) -> dict[str, Any]:
+def _as_json(plan: Plan, wanted: Wanted, role_arn: str, *, done: bool) -> dict[str, Any]:
     return {
         "account": wanted.account,
         "region": wanted.config.region,
         "bucket": wanted.bucket,
         "function": wanted.config.function,
-        "role": wanted.role_arn,
+        "role": role_arn,
         "done": done,
         "steps": [step.shown() for step in plan.steps],
     }

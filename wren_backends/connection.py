@@ -337,7 +337,7 @@ def _describe(client: Any, function: str, how: str) -> dict[str, Any]:
     if found.get("Runtime") != ours:
         raise ProtocolMismatchError(
             f"function {function!r} runs {found.get('Runtime')}, this process {ours}, and pickled code needs the same: "
-            "deploy it again from this environment with `wren deploy_lambda`"
+            "deploy it again from this environment with `wren deploy_lambda --environment`"
         )
     logger.log(logging.DEBUG, "function.found name=%s memory_mb=%s", function, found.get("MemorySize"))
     return found

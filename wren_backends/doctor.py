@@ -104,9 +104,9 @@ def _packages(there: dict[str, Any]) -> Iterator[Finding]:
     yield Finding("Python", "pass", f"{here['python']} here, {there['python']} there")
     hard, soft = agreement.hard_differences(ours, theirs), agreement.soft_differences(ours, theirs)
     if hard:
-        yield Finding("packages", "fail", agreement.worded(hard), "wren deploy_lambda")
+        yield Finding("packages", "fail", agreement.worded(hard), "wren deploy_lambda --environment")
     if soft:
-        yield Finding("packages", "warn", agreement.worded(soft), "wren deploy_lambda")
+        yield Finding("packages", "warn", agreement.worded(soft), "wren deploy_lambda --environment")
     shared, absent = sorted(ours.keys() & theirs.keys()), sorted(ours.keys() - theirs.keys())
     alike = f"{len(shared) - len(hard) - len(soft)} of {len(shared)} shared packages agree"
     yield Finding("packages", "pass", alike + (f"; not there: {', '.join(absent)}" if absent else ""))

@@ -70,7 +70,8 @@ def _first_wrong(what: str, found: Mapping[str, Any]) -> Finding | None:
     ]
     for is_so, text in reasons:
         if is_so:
-            return Finding(what, "fail", text, "wren deploy_lambda")
+            fix = "wren deploy_lambda --environment" if text is reasons[0][1] else "wren deploy_lambda"
+            return Finding(what, "fail", text, fix)  # packages are for one Python
     if update == "InProgress":
         return Finding(what, "warn", "it is being updated", "wren doctor, in a minute")
     return None

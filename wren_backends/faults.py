@@ -111,14 +111,19 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
     """What a worker's refusal to run an event means."""
     detail = reply.detail
     match reply.refused:
-        case "protocol" | "python":
+        case "protocol":
             return ProtocolMismatchError(
                 f"{label}: {detail}. Deploy function {function!r} again from this environment: `wren deploy_lambda`"
+            )
+        case "python":
+            return ProtocolMismatchError(
+                f"{label}: {detail}. Deploy function {function!r} again from this environment, with its packages: "
+                "`wren deploy_lambda --environment`"
             )
         case "packages":
             return ProtocolMismatchError(
                 f"{label}: {detail}, and what one of them pickles the other cannot be trusted to unpickle. Deploy "
-                f"function {function!r} again from this environment: `wren deploy_lambda`"
+                f"function {function!r} again with those of this environment: `wren deploy_lambda --environment`"
             )
         case "initializer":
             return BrokenWrenExecutor(f"the executor's initializer failed in the worker:\n{detail}")

@@ -51,7 +51,7 @@ class Packages:
         if differences:
             self._warn(
                 f"{agreement.worded(differences)} ({self._connection.function!r}): results may differ, and some "
-                "objects may not unpickle. `wren deploy_lambda` from this environment brings the function up to date"
+                "objects may not unpickle. `wren deploy_lambda --environment` brings the function up to date"
             )
 
     def _warn(self, text: str) -> None:

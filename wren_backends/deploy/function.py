@@ -25,7 +25,11 @@ EVENT_AGE_S = 3600
 STACK_TAG = "aws:cloudformation:stack-name"
 """Key of the tag that CloudFormation puts on what a stack of its has made."""
 
-_PASSING = ("cannot be assumed by Lambda", "does not have permissions to call")
+_PASSING = (
+    "cannot be assumed by Lambda",
+    "does not have permissions to call",
+    "KMS key is invalid for CreateGrant",  # so says KMS of a role that it has not heard of yet
+)
 _NONE: Mapping[str, Any] = {}
 
 

@@ -44,6 +44,11 @@ def layer_name(function: str) -> str:
     return f"{function}-packages"
 
 
+def is_packages_layer(arn: str, function: str) -> bool:
+    """Whether a layer version is of the layer that holds a function's packages."""
+    return arn.split(":")[6:7] == [layer_name(function)]
+
+
 def packages_folder(prefix: str) -> str:
     """Key prefix of packages that are too large for a layer."""
     return f"{prefix}/{PACKAGES_FOLDER}" if prefix else PACKAGES_FOLDER
@@ -146,11 +151,14 @@ class Packages:
                 return False
             return True
         pages = self._lambda_client.get_paginator("list_layer_versions").paginate(LayerName=self._place[3])
-        return any(
-            one["LayerVersionArn"] in layers and self._built.digest in one.get("Description", "")
-            for page in pages
-            for one in page["LayerVersions"]
-        )
+        try:
+            return any(
+                one["LayerVersionArn"] in layers and self._built.digest in one.get("Description", "")
+                for page in pages
+                for one in page["LayerVersions"]
+            )
+        except self._lambda_client.exceptions.ResourceNotFoundException:
+            return False
 
     def _list_key(self, prefix: str) -> str:
         """Key of the archive's list, which is put there last."""

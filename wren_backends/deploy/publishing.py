@@ -139,11 +139,12 @@ def _publish_layer(built: Built, client: Any, place: _Place, name: str) -> Publi
 
 
 def _find_layer(client: Any, name: str, about: str) -> str | None:
-    for page in client.get_paginator("list_layer_versions").paginate(LayerName=name):
-        for one in page["LayerVersions"]:
-            if one.get("Description") == about:
-                return str(one["LayerVersionArn"])
-    return None
+    pages = client.get_paginator("list_layer_versions").paginate(LayerName=name)
+    try:
+        found = (one for page in pages for one in page["LayerVersions"] if one.get("Description") == about)
+        return next((str(one["LayerVersionArn"]) for one in found), None)
+    except client.exceptions.ResourceNotFoundException:  # as ListLayerVersions may say of a layer without versions
+        return None
 
 
 def _make_layer(built: Built, client: Any, place: _Place, name: str, about: str) -> str:

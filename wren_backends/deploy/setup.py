@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
+from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, PACKAGES_VARIABLE, python_version
 from wren_backends import redaction
 from wren_backends.config import DEFAULT_MEMORY_MB, Config
 from wren_backends.deploy import bucket, function, log_group, role
 from wren_backends.deploy.memory import Memory
 from wren_backends.deploy.package import HANDLER, function_zip
-from wren_backends.deploy.packages_step import Packages
+from wren_backends.deploy.packages_step import Packages, is_packages_layer
 from wren_backends.deploy.plan import Change, Plan, Step, brought_up_to_date
 from wren_backends.deploy.policies import ALL_OF_IT, Scope
 from wren_backends.deploy.settings_file import SettingsFile
@@ -229,9 +229,13 @@ def function_steps(wanted: Wanted, found: Found, packages: Packages | None) -> l
         wanted: What there has to be.
         found: What there is.
         packages: The packages; None: those that the functions have.
+
+    Raises:
+        DeploymentError: A function is somebody else's, or the packages that it has are for another Python or processor.
     """
-    code = function_zip(target_of(wanted.config, found.functions[wanted.config.function]))
-    base = _with_packages(spec_of(wanted.config, wanted.role_arn), packages)
+    present = found.functions[wanted.config.function]
+    code = function_zip(target_of(wanted.config, present))
+    base = _with_packages(spec_of(wanted.config, found.role.arn or wanted.role_arn), packages, present)
     specs = [base, *specs_beside(base, found.functions, found.beside)]
     return [function.step(found.functions[spec.name], spec, code, adopt=wanted.adopt) for spec in specs]
 
@@ -246,17 +250,17 @@ def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: b
         adopt: Take over a function that is none of this library's.
 
     Raises:
-        DeploymentError: There is no role.
+        DeploymentError: There is no role, or the packages that the function has are for another Python or processor.
         botocore.exceptions.ClientError: AWS refuses.
     """
     functions, beside = _look_at_functions(parts["lambda"], config)
     packages: Packages | None = parts.get("packages")
     present = functions[config.function]
     packaging = [packages.step(present.variables, present.layers)] if packages else []
-    base = _with_packages(spec_of(config, role_arn), packages)
-    if functions[config.function].configuration is None and not role_arn:
+    base = _with_packages(spec_of(config, role_arn), packages, present)
+    if present.configuration is None and not role_arn:
         base = replace(base, role=_made_role(parts["iam"], config.function))
-    code = function_zip(target_of(config, functions[config.function]))
+    code = function_zip(target_of(config, present))
     specs = [base, *specs_beside(base, functions, beside)]
     steps = [function.step(functions[spec.name], spec, code, adopt=adopt) for spec in specs]
     if any(step.state == "create" for step in steps[1:]):
@@ -264,14 +268,36 @@ def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: b
     return [*packaging, *steps]
 
 
-def _with_packages(spec: function.FunctionSpec, packages: Packages | None) -> function.FunctionSpec:
-    """What a function has to be like with the packages; without any it keeps those that it has."""
+def _with_packages(
+    spec: function.FunctionSpec, packages: Packages | None, found: function.FoundFunction
+) -> function.FunctionSpec:
+    """What a function has to be like with the packages; without any it keeps those that it has.
+
+    Where no layers are configured it keeps those of others, and its disk where that is large enough.
+    """
+    own = tuple(arn for arn in found.layers if is_packages_layer(arn, spec.name))
     if packages is None:
-        return spec
-    needed = packages.needed(spec.layers or ())
+        _check_packages_fit(spec, found, has_layer=bool(own))
+        return replace(spec, layers=(*spec.layers, *own)) if spec.layers else spec
+    needed = packages.needed(spec.layers or tuple(arn for arn in found.layers if arn not in own))
     spec = replace(spec, layers=needed.layers, variables=needed.variables)
-    larger = needed.ephemeral_mb > max(spec.ephemeral_mb or 0, 512)
-    return replace(spec, ephemeral_mb=needed.ephemeral_mb) if larger else spec
+    disk_mb = spec.ephemeral_mb or ((found.configuration or {}).get("EphemeralStorage") or {}).get("Size") or 512
+    return replace(spec, ephemeral_mb=needed.ephemeral_mb) if needed.ephemeral_mb > disk_mb else spec
+
+
+def _check_packages_fit(spec: function.FunctionSpec, found: function.FoundFunction, *, has_layer: bool) -> None:
+    """Machine code for another Python or processor fails when it is imported, call by call."""
+    there = found.configuration
+    if there is None or not (has_layer or found.variables.get(PACKAGES_VARIABLE)):
+        return
+    wanted = "python{}.{}".format(*python_version()), spec.architecture or found.architecture
+    has = there.get("Runtime"), found.architecture
+    if has != wanted:
+        raise DeploymentError(
+            f"function {spec.name!r} has packages for {has[0]} on {has[1]}, which do not run on {wanted[0]} on "
+            f"{wanted[1]}: give it others with `wren deploy_lambda --environment` (or --packages, --requirements, "
+            "--lock), or with `wren setup` without --no-packages"
+        )
 
 
 def target_of(config: Config, found: function.FoundFunction) -> Target:
