@@ -1,10 +1,12 @@
 """`wren setup`: all that jobs need is made, once, and whatever interrupts it, the next one completes it."""
 
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,3 +301,91 @@ def test_run_bare_in_a_terminal_it_asks_with_answers_at_hand(account, name, guar
 def test_the_local_cloud_needs_no_set_up_and_says_so(wren, monkeypatch):
     monkeypatch.setenv("WREN_CLOUD", "local")
     assert "WREN_CLOUD" in wren("setup", "--yes", status=1).stderr
+
+
+@pytest.fixture
+def layer(client):
+    """A layer version of somebody else's."""
+
+    def make(name):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as bundle:
+            bundle.writestr("python/theirs.txt", "")
+        made = client("lambda").publish_layer_version(LayerName=name, Content={"ZipFile": packed.getvalue()})
+        return made["LayerVersionArn"]
+
+    return make
+
+
+def test_packages_leave_an_administrators_layer_and_a_larger_disk(setup, wren, name, client, layer):
+    setup()
+    theirs, lambda_client = layer(f"{name}-theirs"), client("lambda")
+    lambda_client.update_function_configuration(FunctionName=name, Layers=[theirs], EphemeralStorage={"Size": 2048})
+    wren("deploy_lambda", "--packages", "toolz")
+    found = lambda_client.get_function_configuration(FunctionName=name)
+    own = f"{theirs.rpartition(':layer:')[0]}:layer:{name}-packages:1"
+    assert [one["Arn"] for one in found["Layers"]] == [theirs, own]
+    assert found["EphemeralStorage"] == {"Size": 2048}
+    # A configured layer comes in the place of theirs, and beside the packages.
+    mine = layer(f"{name}-mine")
+    wren("deploy_lambda", "--layer", mine)
+    found = lambda_client.get_function_configuration(FunctionName=name)
+    assert [one["Arn"] for one in found["Layers"]] == [mine, own]
+
+
+def test_packages_of_another_python_are_not_kept_unasked(setup, wren, name, client, guard):
+    setup("--packages", "toolz")
+    older = "python3.12" if sys.version_info[:2] != (3, 12) else "python3.13"
+    client("lambda").update_function_configuration(FunctionName=name, Runtime=older)
+    guard.asked.clear()
+    for command in (("deploy_lambda",), ("setup", "--no-packages", "--yes", "--no-test")):
+        assert "wren deploy_lambda --environment" in wren(*command, status=1).stderr
+    assert guard.changes == []
+    wren("deploy_lambda", "--packages", "toolz")
+
+
+def test_an_adopted_role_with_a_path_is_the_one_that_the_function_gets(setup, name, client):
+    trust = json.dumps(trust_policy())
+    made = client("iam").create_role(RoleName=f"{name}-worker", Path="/team/", AssumeRolePolicyDocument=trust)
+    assert setup("--adopt")["role"] == made["Role"]["Arn"]
+    assert client("lambda").get_function_configuration(FunctionName=name)["Role"] == made["Role"]["Arn"]
+
+
+def test_a_role_with_the_whole_bucket_keeps_it(setup, wren, name, client):
+    setup("--whole-bucket")
+    assert "unchanged" in wren("create_role").stdout
+
+
+def test_what_is_no_arn_of_a_role_is_refused(setup, wren, name):
+    setup()
+    for role in (f"{name}-worker", "arn:aws:iam::123456789012:user/me"):
+        assert "no ARN of a role" in wren("deploy_lambda", "--role", role, status=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "command"),
+    [
+        ("lambda:ListLayerVersions", ("setup", "--yes", "--packages", "toolz")),
+        ("lambda:GetFunction", ("delete_lambda", "--yes")),
+        ("iam:GetRole", ("delete_role", "--yes")),
+        ("iam:GetRole", ("create_role",)),
+    ],
+)
+def test_a_refused_look_is_an_error_and_no_traceback(wren, name, guard, monkeypatch, right, command):
+    monkeypatch.setenv("WREN_BUCKET", f"some-{name}")
+    monkeypatch.setenv("WREN_FUNCTION", name)
+    everything = {"Effect": "Allow", "Action": ["*"], "Resource": ["*"]}
+    guard.policy = [everything, {**everything, "Effect": "Deny", "Action": [right]}]
+    done = wren(*command, status=1)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert "dministrator" in done.stderr
+
+
+def test_the_key_that_encrypts_variables_may_hear_of_the_role_later(setup, wren, name, guard, monkeypatch):
+    monkeypatch.setattr("wren_backends.deploy.plan._PAUSE_S", 0.01)
+    role = setup()["role"]
+    text = f"KMS key is invalid for CreateGrant to Grantee {role}. Please contact KMS"
+    headers = (("content-type", "application/json"), ("x-amzn-errortype", "InvalidParameterValueException"))
+    answer = Answer(400, headers, json.dumps({"Type": "User", "message": text}).encode())
+    guard.refuse(on("PUT", f"/2015-03-31/functions/{name}/configuration"), answer, times=2)
+    assert "timeout 900 -> 30" in wren("deploy_lambda", "--timeout", 30).stdout
