@@ -23,6 +23,9 @@ POLICY_NAME = "wren-backends"
 DESCRIPTION = "What the Lambda function "
 """How the description of a role of ours begins."""
 
+_MOST_CHARS, _SUFFIX = 64, "-worker"
+"""IAM quotas: characters of a role's name."""
+
 _CHANGES: dict[State, Literal["created", "updated", "unchanged"]] = {
     "create": "created",
     "update": "updated",
@@ -47,7 +50,7 @@ class MadeRole:
 
 def default_role_name(function: str) -> str:
     """How the role of a function is called where nobody says otherwise."""
-    return f"{function}-worker"
+    return f"{function[: _MOST_CHARS - len(_SUFFIX)]}{_SUFFIX}"
 
 
 def create_role(client: Any, name: str, scope: Scope, *, adopt: bool = False) -> MadeRole:
@@ -154,8 +157,9 @@ def step(found: FoundRole, scope: Scope, *, adopt: bool = False, tags: Mapping[s
         if found.owner != scope.function and not adopt:
             whose = f"is function {found.owner!r}'s" if found.owner else "was not made by `wren create_role`"
             raise DeploymentError(
-                f"role {name!r} exists and {whose}: give another name with --name, or take it over with --adopt, "
-                f"which replaces who may assume it and what function {scope.function!r} may do"
+                f"role {name!r} exists and {whose}: give another name (`wren setup --role-name`, "
+                "`wren create_role --name`), or take it over with --adopt, which replaces who may assume it and what "
+                f"function {scope.function!r} may do"
             )
         if not wanted_tags.items() <= found.tags.items():
             changes.append(Change("tag it", "iam", "tag_role", {"RoleName": name, "Tags": tag_list}))
