@@ -70,7 +70,7 @@ def setup(
     It says what it is going to do and asks. Done twice it changes nothing the second time; interrupted, it goes on
     where it stopped. `wren cleanup` removes what it has made.
     """
-    chosen = cli_aws.given(options)
+    chosen = _with_earlier_sizes(cli_aws.given(options))
     if print_policy or template or code_file:
         _print_instead(chosen, role_name, print_policy=print_policy, template=template, code_file=code_file)
         return
@@ -107,6 +107,13 @@ def setup(
         cli_aws.print_json({**_as_json(plan, wanted, role_arn, done=True), "test": answer})
     else:
         _say_what_is_there(plan, wanted, answer)
+
+
+def _with_earlier_sizes(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Options, with `--size` beside the sizes that are configured: their functions stay."""
+    if "sizes_mb" not in chosen:
+        return chosen
+    return {**chosen, "sizes_mb": tuple(sorted({*Config.load().sizes_mb, *chosen["sizes_mb"]}))}
 
 
 def _asked_for_region(chosen: dict[str, Any]) -> dict[str, Any]:

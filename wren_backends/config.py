@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
@@ -149,6 +149,13 @@ class Config:
                 raise ConfigError(f"{name}: {error}. Set WREN_{name.upper()} or the argument {name}=") from None
 
     def _check_deployed(self) -> None:
+        for name in self.sizes_beside(None):
+            if not _FUNCTION.fullmatch(name):
+                raise ConfigError(
+                    f"function: {self.function!r} is too long for functions of other sizes beside it, such as "
+                    f"{name!r}, which may have 64 characters: set WREN_FUNCTION to a shorter name, or leave out "
+                    "sizes_mb and retry_memory_mb"
+                )
         if bool(self.subnets) != bool(self.security_groups):
             raise ConfigError("subnets and security_groups: a function in a VPC needs both, one outside neither")
         for tag in self.tags:
@@ -177,11 +184,25 @@ class Config:
         """Settings of the function that runs calls again which ran out of memory; None if there is to be none."""
         return None if self.retry_memory_mb is None else self.of_size(self.retry_memory_mb)
 
-    def each_function(self) -> list[Config]:
-        """Settings of the function named `function` and of those of other sizes, each under its own name."""
-        sizes = {*self.sizes_mb, *([self.retry_memory_mb] if self.retry_memory_mb else [])} - {self.memory_mb}
+    def each_function(self, there: Mapping[str, int] | None = None) -> list[Config]:
+        """Settings of the function named `function` and of those of other sizes, each under its own name.
+
+        Args:
+            there: Name and memory of those that are there, whatever the settings say.
+        """
+        beside = {**self.sizes_beside(self.memory_mb), **(there or {})}
+        ordered = sorted(beside.items(), key=lambda one: one[1])
         base = replace(self, sizes_mb=(), retry_memory_mb=None)
-        return [base, *(replace(base, function=self.name_of_size(one), memory_mb=one) for one in sorted(sizes))]
+        return [base, *(replace(base, function=name, memory_mb=memory_mb) for name, memory_mb in ordered)]
+
+    def sizes_beside(self, base_mb: int | None) -> dict[str, int]:
+        """Names and memory of the functions that these settings want beside the one named `function`.
+
+        Args:
+            base_mb: Memory of that one, if it is known.
+        """
+        wanted = {*self.sizes_mb} - {base_mb} | {*([self.retry_memory_mb] if self.retry_memory_mb else [])}
+        return {self.name_of_size(one): one for one in sorted(wanted)}
 
     def name_of_size(self, memory_mb: int) -> str:
         """Name of the function of another size that stands beside the one named `function`."""

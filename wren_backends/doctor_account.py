@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -55,9 +56,23 @@ class Account:
     region: str = ""
     session: Any = None
     _clients: dict[str, Any] = field(default_factory=dict)
+    _functions: list[Config] | None = None
 
     def __post_init__(self) -> None:
         redaction.install()
+
+    def functions(self) -> list[Config]:
+        """Settings of each function: those that the settings name and, if the caller may list them, all there are."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from wren_backends.deploy.setup import functions_beside
+
+        if self._functions is None:
+            there: dict[str, int] = {}
+            with contextlib.suppress(BotoCoreError, ClientError):  # what is wrong is said of each part
+                there = functions_beside(self.session.client("lambda"), self.config)
+            self._functions = self.config.each_function(there)
+        return self._functions
 
     def ask(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one request.

@@ -23,6 +23,7 @@ _SKEW_WARN_S, _SKEW_FAIL_S = 60.0, 300.0
 
 def examine_account(account: Account) -> Iterator[Finding]:
     """Examine all parts, in the order in which they need each other."""
+    has_bucket = True
     steps: list[tuple[str, Callable[[Account], Iterator[Finding]]]] = [
         ("credentials", _credentials),
         ("bucket", examine_bucket),
@@ -30,16 +31,21 @@ def examine_account(account: Account) -> Iterator[Finding]:
         ("bucket public access", examine_public_access),
         ("concurrency", _account_concurrency),
     ]
-    for one in account.config.each_function():
-        steps.append((f"function {one.function}", functools.partial(examine_function, config=one)))
     for what, step in steps:
+        if what in ("bucket lifecycle", "bucket public access") and not has_bucket:
+            continue
         for finding in guarded(account, what, step):
             account.is_usable = account.is_usable and finding.status != "fail"
+            has_bucket = has_bucket and not (what == "bucket" and finding.status == "fail")
             yield finding
         if what == "credentials" and not account.account_id:
             yield Finding("all else", "unknown", "nothing else can be asked without credentials")
             account.is_usable = False
             return
+    for one in account.functions():
+        for finding in guarded(account, f"function {one.function}", functools.partial(examine_function, config=one)):
+            account.is_usable = account.is_usable and finding.status != "fail"
+            yield finding
 
 
 def _credentials(account: Account) -> Iterator[Finding]:

@@ -45,14 +45,15 @@ def examine_lifecycle(account: Account) -> Iterator[Finding]:
 
     config = account.config
     root = f"{config.prefix}/" if config.prefix else ""
-    wanted = {f"{root}jobs/", f"{root}blobs/", f"aws/lambda/async/{config.function}/"}
+    failures = {f"aws/lambda/async/{one.function}/" for one in account.functions()}
+    wanted = {f"{root}jobs/", f"{root}blobs/", *failures}
     try:
         rules = account.ask("s3", "get_bucket_lifecycle_configuration", Bucket=config.bucket).get("Rules", [])
     except ClientError as error:
         if code_of(error) != "NoSuchLifecycleConfiguration":
             raise
         rules = []
-    expiring = [_prefix(one) for one in rules if one.get("Status") == "Enabled" and "Expiration" in one]
+    expiring = [prefix for one in rules if _expires(one) and (prefix := _prefix(one)) is not None]
     missing = sorted(one for one in wanted if not any(one.startswith(prefix) for prefix in expiring))
     if missing:
         text = f"nothing deletes old objects below {', '.join(missing)}"
@@ -61,8 +62,16 @@ def examine_lifecycle(account: Account) -> Iterator[Finding]:
         yield Finding("bucket lifecycle", "pass", "old objects of jobs, blobs and records of failures expire")
 
 
-def _prefix(rule: Mapping[str, Any]) -> str:
-    return str((rule.get("Filter") or {}).get("Prefix", rule.get("Prefix", "")))
+def _expires(rule: Mapping[str, Any]) -> bool:
+    """Whether it deletes objects; there are rules that clear marks of deletion only."""
+    expiration = rule.get("Expiration") or {}
+    return rule.get("Status") == "Enabled" and ("Days" in expiration or "Date" in expiration)
+
+
+def _prefix(rule: Mapping[str, Any]) -> str | None:
+    """What it is for; None if it is only for objects with certain tags, or of certain sizes."""
+    chosen = rule.get("Filter") or {}
+    return str(chosen.get("Prefix", rule.get("Prefix", ""))) if chosen.keys() <= {"Prefix"} else None
 
 
 def examine_public_access(account: Account) -> Iterator[Finding]:

@@ -214,5 +214,6 @@ def _scope(account: Account) -> Scope:
         account.region,
         account=account.account_id,
         partition=account.partition,
-        beside=tuple(one.function for one in config.each_function()[1:]),
+        beside=tuple(one.function for one in account.functions()[1:]),
+        in_vpc=bool(config.subnets),
     )

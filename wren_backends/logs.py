@@ -6,6 +6,7 @@ asked again for the last while, since lines arrive late and out of order; those 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,11 +113,18 @@ def open_logs(config: Config) -> Logs:
         DeploymentError: The local cloud is meant and none runs that outlives its program.
         ConfigError: boto3 is not configured.
     """
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from wren_backends.deploy.session import aws_session
+    from wren_backends.deploy.setup import functions_beside
 
     if not is_local(config):
-        names = [one.function for one in config.each_function()]
-        return Logs(aws_session(config.region).client("logs"), tuple(log_group_name(name) for name in names))
+        session = aws_session(config.region)
+        there: dict[str, int] = {}
+        with contextlib.suppress(BotoCoreError, ClientError):  # then those that the settings name have to do
+            there = functions_beside(session.client("lambda"), config)
+        names = [one.function for one in config.each_function(there)]
+        return Logs(session.client("logs"), tuple(log_group_name(name) for name in names))
     client = _local_client()
     pattern = re.compile(log_group_name(local_name_pattern(config.function)))
     pages = client.get_paginator("describe_log_groups").paginate()

@@ -1,9 +1,11 @@
 """Functions of several sizes side by side: the memory that is asked for chooses one."""
 
+import json
 import os
 
 import joblib
 import pytest
+from signals import wait_for
 
 from wren_backends import Config, DeploymentError, WrenExecutor
 
@@ -62,3 +64,30 @@ def test_calls_that_run_out_of_memory_go_to_the_size_for_that(setup, wren, name)
         assert executor.submit(lambda: len(bytearray(os.urandom(1)) * data)).result() == data
         assert executor.journal.counts["call.enlarged"] == 1
     assert Config.load().sizes_mb == (512,)
+
+
+def test_doctor_and_logs_know_the_functions_that_are_there(setup, wren, name):
+    """Nothing is wrong with what set-up has made, in a network too, and no setting names the size."""
+    network = ("--subnet", "subnet-1", "--security-group", "sg-1")
+    setup("--packages", "joblib", *network)
+    wren("deploy_lambda", "--size", 256)
+    assert Config.load().sizes_mb == ()
+    findings = json.loads(wren("doctor", "--json", status=None).stdout)
+    assert {f"function {name}", f"function {name}-256mb"} <= {one["what"] for one in findings}
+    roles = [one for one in findings if one["what"] == f"role {name}-worker"]
+    assert {one["status"] for one in roles} == {"pass"}, roles
+    with WrenExecutor(1, memory_mb=256) as executor:
+        executor.submit(print, "said by the other size").result()
+    wait_for(lambda: "said by the other size" in wren("logs").stdout)
+
+
+def test_another_size_is_added_to_those_of_the_settings(setup):
+    setup("--size", 384)
+    setup("--size", 256)
+    assert Config.load().sizes_mb == (256, 384)
+
+
+def test_the_role_of_a_long_name_has_a_name_that_iam_takes(wren, name):
+    function = name.ljust(60, "x")
+    shown = wren("setup", "--name", function, "--no-packages", "--no-test", "--yes", "--json").stdout
+    assert json.loads(shown)["role"].endswith(f"/{function[:57]}-worker")

@@ -97,6 +97,28 @@ def test_a_bucket_that_is_not_there(wren):
     status, findings = examined(wren, WREN_BUCKET="never-made")
     assert status == 1
     assert "never-made does not exist" in of(findings, "bucket", "fail")[0]["found"]
+    assert [one["what"] for one in findings if one["what"].startswith("bucket")] == ["bucket"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"Filter": {"Prefix": ""}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
+        {"Filter": {"Tag": {"Key": "a", "Value": "b"}}, "Expiration": {"Days": 7}},
+        {"Filter": {"And": {"Prefix": "", "ObjectSizeGreaterThan": 1}}, "Expiration": {"Days": 7}},
+    ],
+    ids=["marks only", "some tags only", "large ones only"],
+)
+def test_rules_that_let_objects_lie_are_no_help(wren, cloud, rule):
+    s3, bucket = client_of(cloud, "s3"), "rules-of-others"
+    s3.create_bucket(Bucket=bucket)
+    rules = {"Rules": [{"ID": "one", "Status": "Enabled", **rule}]}
+    try:
+        s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+        _, findings = examined(wren, WREN_BUCKET=bucket)
+    finally:
+        s3.delete_bucket(Bucket=bucket)
+    assert "aws/lambda/async/examined/" in of(findings, "bucket lifecycle", "warn")[0]["found"]
 
 
 def test_without_credentials_nothing_else_is_asked(tmp_path):

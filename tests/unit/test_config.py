@@ -222,3 +222,17 @@ def test_table_has_every_setting():
     for one in fields(Config):
         assert f"| `{one.name}` | `WREN_{one.name.upper()}` |" in table
     assert len(table.splitlines()) == len(fields(Config)) + 2
+
+
+def test_a_name_leaves_room_for_the_sizes_beside_it(files):
+    assert Config(function="f" * 64).sizes_mb == ()
+    assert Config(function="f" * 56, sizes_mb=(10240,)).each_function()[1].function == "f" * 56 + "-10240mb"
+    for more in ({"sizes_mb": (10240,)}, {"retry_memory_mb": 10240}):
+        with pytest.raises(ConfigError, match="a shorter name"):
+            Config(function="f" * 57, **more)
+
+
+def test_the_size_for_calls_that_ran_out_of_memory_is_a_function_of_its_own():
+    config = Config(memory_mb=512, retry_memory_mb=512, sizes_mb=(512, 256))
+    assert [one.function for one in config.each_function()] == ["wren", "wren-256mb", "wren-512mb"]
+    assert config.of_larger_function().function == "wren-512mb"

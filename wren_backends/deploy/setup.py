@@ -148,8 +148,7 @@ def sizes_beside(config: Config, base_mb: int | None) -> dict[str, int]:
         config: Settings.
         base_mb: Memory of the base, if it is known.
     """
-    wanted = {*config.sizes_mb} - {base_mb} | {*([config.retry_memory_mb] if config.retry_memory_mb else [])}
-    return {config.name_of_size(one): one for one in sorted(wanted)}
+    return config.sizes_beside(base_mb)
 
 
 def functions_beside(client: Any, config: Config) -> dict[str, int]:
