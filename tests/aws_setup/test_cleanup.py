@@ -165,7 +165,7 @@ def test_a_function_with_the_name_of_a_size_is_its_own(setup, wren, name, client
     assert client("lambda").get_function(FunctionName=other)["Tags"] == {TAG: other}
 
 
-def test_a_bucket_with_versions_is_emptied_to_the_last(setup, wren, name, client):
+def test_a_bucket_with_versions_is_emptied_to_the_last(setup, wren, name, client, guard):
     bucket, s3 = setup()["bucket"], client("s3")
     s3.put_object(Bucket=bucket, Key="wren/jobs/j/job.json", Body=b"of before")
     for status, body in (("Enabled", b"1"), ("Suspended", b"2"), ("Enabled", b"3")):
@@ -173,7 +173,10 @@ def test_a_bucket_with_versions_is_emptied_to_the_last(setup, wren, name, client
         s3.put_object(Bucket=bucket, Key="wren/jobs/j/job.json", Body=body)
     s3.delete_object(Bucket=bucket, Key="wren/jobs/j/job.json")
     assert "null" in {one["VersionId"] for one in s3.list_object_versions(Bucket=bucket)["Versions"]}
+    guard.asked.clear()
     wren("cleanup", "--yes")
+    assert guard.changes.count("s3:DeleteObjectVersion") == 4  # three versions, one of them null, and the mark
+    assert "s3:DeleteObject" not in guard.changes  # which would only add a mark
     assert bucket not in [one["Name"] for one in s3.list_buckets()["Buckets"]]
 
 

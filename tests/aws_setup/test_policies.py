@@ -47,7 +47,7 @@ def test_set_up_jobs_and_clean_up_run_under_their_policies_and_use_all_of_them(s
     guard.policy = statements(policies["cleanup"])
     wren("cleanup", "--yes", "--bucket", f"wren-for-{name}")
     # A bucket that is named is not looked for, a new one is not public, and a new role's trust is right; archives of
-    # packages and objects that S3 lists without versions are other tests'.
+    # packages are other tests'; this S3 lists each object with a version.
     spared = {
         "s3:ListAllMyBuckets",
         "s3:GetBucketPolicyStatus",
