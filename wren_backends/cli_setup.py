@@ -33,7 +33,7 @@ _FALLBACK_REGION = "us-east-1"
     "--block-public-access/--keep-public-access",
     "block_public",
     default=None,
-    help="What to do about a bucket of yours that is open to the public. Default: refuse to use it.",
+    help="What to do about public access to a bucket of yours. Default: leave it, and refuse one with a public policy.",
 )
 @click.option("--no-config", is_flag=True, help="Write no settings file.")
 @click.option("--no-test", is_flag=True, help="Make no test call.")

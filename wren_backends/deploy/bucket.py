@@ -158,7 +158,7 @@ def step(
         prefix: The project's key prefix in it.
         functions: Names of the functions, the base first.
         tags: For a bucket that we make, beside ours.
-        block_public: Whether public access is blocked; None: unless somebody uses it.
+        block_public: Whether public access is blocked; None: of a bucket that we make or have made.
         days: See `put_lifecycle`.
 
     Raises:
@@ -201,14 +201,11 @@ def step(
             "--keep-public-access, or another bucket with --bucket"
         )
     if not found.blocked and block_public is not False:
-        changes.append(
-            Change(
-                "block public access",
-                "s3",
-                "put_public_access_block",
-                {**of_ours, "PublicAccessBlockConfiguration": BLOCKS},
-            )
-        )
+        if block_public or found.ours or not found.exists:
+            blocking = {**of_ours, "PublicAccessBlockConfiguration": BLOCKS}
+            changes.append(Change("block public access", "s3", "put_public_access_block", blocking))
+        else:  # what its lists of access rights (ACLs) give to everybody is not looked at
+            notes.append("public access is not blocked, which --block-public-access does: see who may read it")
     changes += lifecycle_changes(found.lifecycle, found.name, account, prefix, functions, days)
     return brought_up_to_date("bucket", found.name, exists=found.exists, changes=changes, notes=notes)
 
