@@ -62,7 +62,9 @@ def function_zip(target: Target | None = None) -> bytes:
     with tempfile.TemporaryDirectory(prefix="wren-") as folder:
         uv.install("\n".join(uv.resolve(pins, target, deps=False, preferred={})), target, Path(folder), deps=False)
         trimming.trim(Path(folder))
-        return _packed(sorted(_worker_files()), for_it, files_below(Path(folder)))
+        # The same files as from what is installed: where all else is the same, so is the zip.
+        wheels = ((name, path) for name, path in files_below(Path(folder)) if not name.endswith(_SKIPPED))
+        return _packed(sorted(_worker_files()), for_it, wheels)
 
 
 def _packed(ours: list[tuple[str, Path]], about: str, others: Iterable[tuple[str, Path]] = ()) -> bytes:
