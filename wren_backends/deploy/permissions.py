@@ -125,7 +125,7 @@ def setup_policy(scope: Scope, role: str, layers: tuple[str, ...] = ()) -> Docum
     )
 
 
-def cleanup_policy(scope: Scope, role: str, *, whole_bucket: bool) -> Document:
+def cleanup_policy(scope: Scope, role: str, *, whole_bucket: bool = True) -> Document:
     """What `wren cleanup` takes, and `delete_lambda` and `delete_role`.
 
     Args:
