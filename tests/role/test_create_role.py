@@ -9,7 +9,7 @@ from servers import SCOPE, client_of
 from lambda_worker.protocol import BlobRef, outcome_key
 from wren_backends import DeploymentError
 from wren_backends.deploy.policies import client_policy, trust_policy, worker_policy
-from wren_backends.deploy.role import TAG, create_role
+from wren_backends.deploy.role import ADOPTED, TAG, create_role
 
 SOMEBODY = {
     "Version": "2012-10-17",
@@ -109,7 +109,7 @@ def test_somebody_elses_role_is_refused_untouched_unless_told_otherwise(iam, adm
     assert as_it_stands(admin, name) == (
         trust_policy(),
         {"wren-backends": worker_policy(SCOPE)},
-        {TAG: SCOPE.function},
+        {TAG: SCOPE.function, ADOPTED: "true"},
     )
 
 
