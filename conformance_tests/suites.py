@@ -98,7 +98,10 @@ SUITES = {
             name="dask-dataframe",
             what="dask.dataframe.dask_expr with `wren_get` as every scheduler",
             arguments=("--pyargs", "dask.dataframe.dask_expr"),
-            subset=("--pyargs", "dask.dataframe.dask_expr.tests.test_cumulative"),
+            subset=(
+                "--pyargs",
+                *(f"dask.dataframe.dask_expr.tests.test_{one}" for one in ("concat", "cumulative", "repartition")),
+            ),
             plugin="conformance_tests.dask_plugin",
             packages=("dask", "pandas"),
             jobs=2,

@@ -238,13 +238,13 @@ def _connect_aws(config: Config) -> Connection:
         )
     client = session.client("lambda")
     described = _describe_sized(client, config)
-    _check_bucket(session.client("s3"), config.bucket, str(described["FunctionArn"]).split(":")[4])
+    _check_bucket(session.client("s3"), config.bucket, _account(described))
     return Connection(
         is_local=False,
         region=session.region_name,
         bucket=config.bucket,
         prefix=config.prefix,
-        function=described["FunctionName"],
+        function=_name(described),
         lambda_url=client.meta.endpoint_url,
         s3_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
         credentials=lambda: credentials,
@@ -255,7 +255,7 @@ def _connect_aws(config: Config) -> Connection:
         max_workers=default_max_workers(config),
         proxy_url=proxy_url(client.meta.endpoint_url),
         ca_file=ca_file(session),
-        architecture=str((described.get("Architectures") or ["x86_64"])[0]),
+        architecture=_architecture(described),
         open_client=_once(lambda service: session.client(service, config=_patience())),
     )
 
@@ -383,6 +383,28 @@ def _check_owner(client: Any, bucket: str, account: str) -> None:
 
 def _status(error: Any) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _name(described: Mapping[str, Any]) -> str:
+    name = described.get("FunctionName")
+    if not isinstance(name, str) or not name:
+        raise DeploymentError("what answers for Lambda describes a function without a name: check AWS_ENDPOINT_URL")
+    return name
+
+
+def _architecture(described: Mapping[str, Any]) -> str:
+    found = described.get("Architectures")
+    return str(found[0]) if isinstance(found, list) and found else "x86_64"
+
+
+def _account(described: Mapping[str, Any]) -> str:
+    """Number of the account that the function is in."""
+    parts = str(described.get("FunctionArn")).split(":")
+    if len(parts) < 7 or not parts[4].isdecimal():
+        raise DeploymentError(
+            f"the configuration of function {described.get('FunctionName')!r} has no FunctionArn with an account"
+        )
+    return parts[4]
 
 
 def _limit(described: Mapping[str, Any], name: str) -> int:

@@ -22,6 +22,7 @@ from wren_backends.resolver import Resolver
 RUNTIME = "python{}.{}".format(*sys.version_info)
 DESCRIBED = {
     "FunctionName": "wren",
+    "FunctionArn": "arn:aws:lambda:us-east-1:123456789012:function:wren",
     "Runtime": RUNTIME,
     "MemorySize": 128,
     "Timeout": 3,
