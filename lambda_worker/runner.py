@@ -16,9 +16,8 @@ import time
 import traceback
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -48,6 +47,7 @@ from lambda_worker.protocol import (
     python_version,
 )
 from lambda_worker.stops import StopList
+from lambda_worker.variables import environment
 from lambda_worker.watchdog import Watchdog
 
 _log = logging.getLogger("lambda_worker")
@@ -233,7 +233,7 @@ class Runner:
     def _run_calls(self, event: Event, progress: _Progress, request_id: str, store: ObjectStore) -> None:
         budget = _Budget(FRAME_BUDGET_BYTES)
         stop_list = StopList(event, store, codec.job_key(self._function_key, event.job_id))
-        with _environment(event.worker_environment):
+        with environment(event.worker_environment):
             for call in event.calls:
                 progress.call_begun = time.perf_counter()
                 if stop_list.names(call.seq):
@@ -528,21 +528,6 @@ def _fits(event: Event, sealed: bytes) -> bool:
 
 def _storage_reason(error: ObjectStoreError) -> Literal["storage", "denied"]:
     return "denied" if isinstance(error, DeniedError) else "storage"
-
-
-@contextmanager
-def _environment(variables: Any) -> Iterator[None]:
-    """Set environment variables while calls run and put back what was there."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _peak_rss_bytes() -> int:

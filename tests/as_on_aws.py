@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import boto3
+from relays import serving
 
 from wren_backends import Config
 from wren_backends.connection import connect
@@ -111,12 +111,5 @@ class _Refusing(BaseHTTPRequestHandler):
 @contextmanager
 def refusing():
     """The URL of a service that refuses everything."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(_Refusing) as url:
+        yield url

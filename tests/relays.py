@@ -1,9 +1,10 @@
-"""Servers that stand between a client and an HTTP server: one ends TLS, one is an HTTP proxy that makes tunnels."""
+"""Servers for tests: relays before an HTTP server, one that ends TLS, one that makes tunnels; a way to serve others."""
 
 import asyncio
 import contextlib
 import ssl
 import threading
+from http.server import ThreadingHTTPServer
 
 
 class Relay:
@@ -101,3 +102,17 @@ def server_context(authority, name):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(name).configure_cert(context)
     return context
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """The URL of an HTTP server with this handler, on a thread that ends with the context."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -76,13 +76,13 @@ def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: b
 
     from wren_backends.deploy import policies, role
     from wren_backends.deploy.session import aws_session, partition_of
-    from wren_backends.deploy.setup import AwsParts, Wanted, functions_beside, sizes_beside
+    from wren_backends.deploy.setup import AwsParts, Wanted, functions_beside
 
     settings = cli_aws.with_bucket(Config.load(), "create_role")
     session = aws_session(settings.region)
     settings = replace(settings, region=session.region_name)
     role_name = name or role.default_role_name(settings.function)
-    sizes = sizes_beside(settings, settings.memory_mb)
+    sizes = settings.sizes_beside(settings.memory_mb)
     wanted = Wanted(settings, "*", partition_of(settings.region), role_name, whole_bucket=whole_bucket)
     if only_print:
         scope = wanted.scope(sizes)

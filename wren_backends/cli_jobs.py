@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wren_backends.config import Config
+from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import ConfigError, DeploymentError, UnknownJobError, WrenError
 
 if TYPE_CHECKING:  # each command imports what it needs, so that the others start quickly
@@ -256,7 +257,7 @@ def _rows(found: JobDetails, connection: Connection) -> Iterable[tuple[str, str]
     yield "objects", f"{summary.objects:,}, {summary.size_bytes:,} bytes, last written {_age(summary.newest)} ago"
     for seq, why in list(found.refused.items())[:_LINES]:
         yield "refused", f"frame {seq}: {shown(why)}"
-    yield "log group", f"/aws/lambda/{record.function if record else connection.function}"
+    yield "log group", log_group_name(record.function if record else connection.function)
     for stream in _bounded(list(found.log_streams)):
         yield "log stream", shown(stream)
     for failure, meaning in found.failures[-_LINES:]:

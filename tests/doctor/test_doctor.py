@@ -4,14 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from as_on_aws import Wren, client_of, deploy_function
+from relays import serving
 
 from wren_backends.deploy.bucket import put_lifecycle
 from wren_backends.local.options import BUCKET
@@ -165,15 +165,8 @@ CALLER = (
 
 @contextmanager
 def answering(**how):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (Answering,), how))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(type("One", (Answering,), how)) as url:
+        yield url
 
 
 def test_what_may_not_be_looked_at_is_no_fault(wren):

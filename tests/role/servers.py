@@ -10,13 +10,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from relays import serving
 from signals import wait_for
 
 from wren_backends.deploy.policies import Scope
@@ -239,12 +239,5 @@ class _Gate(BaseHTTPRequestHandler):
 def gate(url):
     """The way to an S3 server on which missing objects are forbidden, as on AWS."""
     handler = type("Gate", (_Gate,), {"upstream": int(url.rpartition(":")[2])})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(handler) as url:
+        yield url

@@ -10,7 +10,7 @@ from wren_backends.deploy import bucket, emptying, function, log_group, role
 from wren_backends.deploy.packages_step import layer_name
 from wren_backends.deploy.plan import Change, Plan, Step
 from wren_backends.deploy.publishing import DESCRIPTION
-from wren_backends.deploy.setup import AwsParts, functions_beside, sizes_beside
+from wren_backends.deploy.setup import AwsParts, functions_beside
 
 _ADOPTED = "it was there before `wren setup --adopt` took it over: delete it yourself"
 
@@ -56,9 +56,7 @@ def look(parts: AwsParts, config: Config, account: str, role_name: str) -> Remai
         botocore.exceptions.ClientError: AWS refuses.
     """
     lambda_client = parts["lambda"]
-    names = list(
-        dict.fromkeys((config.function, *sizes_beside(config, None), *functions_beside(lambda_client, config)))
-    )
+    names = list(dict.fromkeys((config.function, *config.sizes_beside(None), *functions_beside(lambda_client, config))))
     functions = {name: function.look(lambda_client, name) for name in names}
     name = config.bucket or bucket.find_ours(parts["s3"], account, str(config.region), config.function)
     being_made = name in parts["memory"].buckets(account)

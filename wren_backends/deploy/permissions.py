@@ -11,7 +11,6 @@ from wren_backends.deploy.log_group import log_group_name
 from wren_backends.deploy.packages_step import layer_name
 from wren_backends.deploy.policies import Document, Scope, allow, client_policy, document, trust_policy, worker_policy
 from wren_backends.deploy.session import partition_of
-from wren_backends.deploy.setup import sizes_beside
 
 
 def all_policies(config: Config, role: str) -> dict[str, Document]:
@@ -29,7 +28,7 @@ def all_policies(config: Config, role: str) -> dict[str, Document]:
         config.prefix,
         region,
         partition=partition_of(config.region),
-        beside=tuple(sizes_beside(config, config.memory_mb)),
+        beside=tuple(config.sizes_beside(config.memory_mb)),
         in_vpc=bool(config.subnets),
     )
     return {

@@ -141,16 +141,6 @@ def tags_of(config: Config) -> dict[str, str]:
     return {key: value for key, _, value in (tag.partition("=") for tag in config.tags)}
 
 
-def sizes_beside(config: Config, base_mb: int | None) -> dict[str, int]:
-    """Names and memory of the functions that the settings want beside the base.
-
-    Args:
-        config: Settings.
-        base_mb: Memory of the base, if it is known.
-    """
-    return config.sizes_beside(base_mb)
-
-
 def functions_beside(client: Any, config: Config) -> dict[str, int]:
     """Names and memory of the functions that stand beside the base; none for who may not list functions."""
     from botocore.exceptions import ClientError
@@ -363,7 +353,7 @@ def _widened_role(parts: AwsParts, config: Config, role_arn: str, beside: Mappin
 def _look_at_functions(client: Any, config: Config) -> tuple[dict[str, function.FoundFunction], dict[str, int]]:
     base = function.look(client, config.function)
     base_mb = config.memory_mb or (base.configuration or {}).get("MemorySize") or DEFAULT_MEMORY_MB
-    wanted = sizes_beside(config, base_mb)
+    wanted = config.sizes_beside(base_mb)
     beside = {**wanted, **functions_beside(client, config)}
     looked = {name: function.look(client, name) for name in beside}
     # One that was set up as a base of its own has the name of a size by chance, unless it is asked for.

@@ -14,11 +14,11 @@ from lambda_worker.protocol import FUNCTION_KEY_VARIABLE, python_version
 from wren_backends.config import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, Config
 from wren_backends.deploy import bucket
 from wren_backends.deploy.function import EVENT_AGE_S, FoundFunction
-from wren_backends.deploy.log_group import RETENTION_DAYS
+from wren_backends.deploy.log_group import RETENTION_DAYS, log_group_name
 from wren_backends.deploy.package import HANDLER
 from wren_backends.deploy.policies import Document, Scope, client_policy, trust_policy, worker_policy
 from wren_backends.deploy.role import POLICY_NAME
-from wren_backends.deploy.setup import sizes_beside, tags_of, target_of
+from wren_backends.deploy.setup import tags_of, target_of
 
 _NOT_HEXADECIMAL = "ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ"
 
@@ -34,7 +34,7 @@ def template_of(config: Config) -> Template:
     Raises:
         DeploymentError: Lambda has no processor like this machine's, and the settings do not say which it is to be.
     """
-    sizes = sizes_beside(config, config.memory_mb or DEFAULT_MEMORY_MB)
+    sizes = config.sizes_beside(config.memory_mb or DEFAULT_MEMORY_MB)
     names = {
         "": "${FunctionName}",
         **{f"{memory_mb}mb": f"${{FunctionName}}-{memory_mb}mb" for memory_mb in sizes.values()},
@@ -194,7 +194,7 @@ def _function(config: Config, size: str, name: str, memory_mb: Any) -> Template:
             "Type": "AWS::Logs::LogGroup",
             "DeletionPolicy": "Delete",
             "UpdateReplacePolicy": "Delete",
-            "Properties": {"LogGroupName": {"Fn::Sub": f"/aws/lambda/{name}"}, "RetentionInDays": RETENTION_DAYS},
+            "Properties": {"LogGroupName": {"Fn::Sub": log_group_name(name)}, "RetentionInDays": RETENTION_DAYS},
         },
         function: {"Type": "AWS::Lambda::Function", "DependsOn": [group], "Properties": properties},
         f"Events{size}": {

@@ -16,7 +16,7 @@ WORTH_S = 0.025
 a small PUT or GET. Tasks that together take no longer are better off in one invocation, even one after the other."""
 
 _BYTES_A_SECOND = 60e6
-"""What one Lambda environment gets from S3, about 600 Mbit/s (AWS Lambda performance reports of users, 2019-2024)."""
+"""What one Lambda environment is taken to get from S3, in bytes a second: a guess, which nobody has measured here."""
 
 _UNKNOWN_S = 1.0
 _LIGHT_GUESS_S = 50e-6

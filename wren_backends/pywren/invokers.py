@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol
 
-from lambda_worker import codec
+from lambda_worker import codec, variables
 from lambda_worker.timed import TimedFunction
 from wren_backends.config import Config
+from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import SerializationError
 from wren_backends.executor import WrenExecutor
 from wren_backends.pywren.callfuture import CallFuture
@@ -85,7 +84,7 @@ class LambdaInvoker:
     def place(self) -> Place:
         """See `Invoker`."""
         function = self.executor.connection.function
-        return Place(self._config, self.executor.job_id, f"/aws/lambda/{function}")
+        return Place(self._config, self.executor.job_id, log_group_name(function))
 
     def config(self) -> dict[str, Any]:
         """See `Invoker`."""
@@ -166,7 +165,7 @@ def _dumps(value: object) -> tuple[Any, ...]:
 def _run(pickles: tuple[Any, ...], environment: Mapping[str, str], future: CallFuture) -> None:
     try:
         function, item = (codec.loads([first, *map(bytearray, rest)]) for first, *rest in pickles)
-        with _variables(environment):
+        with variables.environment(environment):
             value = function(item)
     except BaseException as error:
         future.set_exception(error)  # or whoever waits for it would do so for ever
@@ -174,17 +173,3 @@ def _run(pickles: tuple[Any, ...], environment: Mapping[str, str], future: CallF
             raise
     else:
         future.set_result(value)
-
-
-@contextmanager
-def _variables(environment: Mapping[str, str]) -> Any:
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
