@@ -205,7 +205,7 @@ def seal(frame: Frame, key: bytes) -> bytes:
 
 
 def seal_stop_list(seqs: Collection[int], key: bytes, job_id: str) -> bytes:
-    """Bytes of a job's stop list: a keyed BLAKE3 tag and JSON with the numbers of its calls as ranges."""
+    """Bytes of a job's stop list: a keyed BLAKE3 tag and JSON with the `seq` of its calls as ranges."""
     ranges: list[list[int]] = []
     for seq in sorted(seqs):
         if ranges and seq == ranges[-1][1] + 1:
@@ -217,7 +217,7 @@ def seal_stop_list(seqs: Collection[int], key: bytes, job_id: str) -> bytes:
 
 
 def unseal_stop_list(data: Bytes, key: bytes, job_id: str) -> list[tuple[int, int]]:
-    """Authenticate and decode a stop list: ranges of numbers, both ends included.
+    """Authenticate and decode a stop list: ranges of `seq`, both ends included.
 
     Raises:
         TamperedError: It was not sealed with `key`, or it belongs to another job.
@@ -249,7 +249,7 @@ def unseal(data: Bytes, key: bytes, job_id: str, first_seq: int | None = None) -
         data: What was found.
         key: The job's key.
         job_id: The job that it has to belong to.
-        first_seq: Number that its first call has to have, which is what a frame's object is named after; None: any.
+        first_seq: That which its first call has to have, after which a frame's object is named; None: any.
 
     Raises:
         TamperedError: It was not sealed with `key`, or it belongs to another job or to another call.
@@ -324,11 +324,12 @@ def _outcome_to_json(outcome: Outcome, segments: list[Bytes]) -> list[Any]:
         outcome.stdout,
         outcome.stderr,
         outcome.caught,
+        outcome.retries,
     ]
 
 
 def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
-    seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught = raw
+    seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught, retries = raw
     if kind not in ("value", "error", "failed"):
         raise ValueError(f"unknown kind of outcome {kind!r}")
     payload = tuple(BlobRef.from_json(one) if isinstance(one, dict) else reader.take(_whole(one)) for one in parts)
@@ -345,6 +346,7 @@ def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
         stdout=str(stdout),
         stderr=str(stderr),
         caught=tuple((str(a), str(b), str(c), str(d), _whole(e)) for a, b, c, d, e in caught),
+        retries=_whole(retries),
     )
 
 

@@ -52,7 +52,11 @@ _JOB_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
 _PREFIX = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.=@+-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.=@+-]+)*")
 _PREFIX_CHARS = 512
-_MOST_CALLS = 10**12
+SENT_ANEW = 10**9
+"""What a call's `seq` grows by when it is sent anew: what is committed under a `seq` stands for good, so a call that is
+to have another outcome needs another one. The nine digits below stay the call's number."""
+
+_MOST_SEQS = 10**12
 _MOST_PACKAGES = 200
 
 
@@ -109,8 +113,18 @@ def shown(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}... ({len(text)} characters)"
 
 
+def number_of(seq: int) -> int:
+    """Number of a call within its job, from 0, whether it was sent once or anew."""
+    return seq % SENT_ANEW
+
+
+def seq_when_sent_anew(seq: int) -> int | None:
+    """The next `seq` of a call; None if it was sent anew so often that there is none."""
+    return seq + SENT_ANEW if seq + SENT_ANEW < _MOST_SEQS else None
+
+
 def outcome_key(job_id: str, seq: int) -> str:
-    """Key (below the project's prefix) of the frame whose first call is number `seq`; keys sort as numbers do."""
+    """Key (below the project's prefix) of the frame whose first call has this `seq`; keys sort as those do."""
     return f"{outcome_folder(job_id)}{seq:012d}"
 
 
@@ -132,7 +146,7 @@ class BlobRef:
         digest: BLAKE3 of the content, 64 lower-case hexadecimal digits.
         size: Length of the content in bytes.
         job_id: The job that made it, for data that is deleted with the job; None for what all jobs share.
-        seq: Number of the call that made it, for data that goes before its job does: no other call has a hand in it.
+        seq: Of the call that made it, for data that goes before its job does: no other call has a hand in it.
     """
 
     digest: str
@@ -147,8 +161,8 @@ class BlobRef:
             raise ProtocolError(f"not a size: {shown(self.size)}")
         if self.job_id is not None:
             check_job_id(self.job_id)
-        if self.seq is not None and not (self.job_id and _is_int(self.seq) and 0 <= self.seq < _MOST_CALLS):
-            raise ProtocolError(f"not the number of a call of a job: {shown(self.seq)}")
+        if self.seq is not None and not (self.job_id and _is_int(self.seq) and 0 <= self.seq < _MOST_SEQS):
+            raise ProtocolError(f"not the seq of a call of a job: {shown(self.seq)}")
 
     @property
     def key(self) -> str:
@@ -188,17 +202,20 @@ class WireCall:
     """One call as the worker sees it.
 
     Attributes:
-        seq: Number of the call within its job, from 0.
+        seq: Number of the call within its job, from 0, and `SENT_ANEW` for each time that it was sent anew.
         function: Index into `Event.functions`.
         arguments: Payload of `(args, kwargs)`.
         shared_from_bytes: Buffers in blobs of at least this size are handed to the call read-only, straight from the
             worker's cache; smaller ones as copies that it may write to. 0: all of them are copied.
+        retries: How often the client will send it anew if it raises. The worker passes it on in the outcome, so that
+            others who read it know whether an exception is the call's end.
     """
 
     seq: int
     function: int
     arguments: Payload
     shared_from_bytes: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +286,7 @@ class Event:
             "sent_s": self.sent_s,
             "functions": [payload_to_json(payload) for payload in self.functions],
             "calls": [
-                [call.seq, call.function, payload_to_json(call.arguments), call.shared_from_bytes]
+                [call.seq, call.function, payload_to_json(call.arguments), call.shared_from_bytes, call.retries]
                 for call in self.calls
             ],
         }
@@ -349,7 +366,7 @@ class Outcome:
     """How one call ended.
 
     Attributes:
-        seq: Number of the call within its job.
+        seq: That of the call.
         kind: `value`, `error` (the user's exception) or `failed` (neither could be had).
         payload: The pickled value, or the pickled exception; empty when `failed`.
         reason: For `failed`: why.
@@ -359,6 +376,7 @@ class Outcome:
         stdout: What the call printed, bounded.
         stderr: What it printed to standard error, bounded.
         caught: Warnings it raised: (category module, category name, message, file name, line).
+        retries: How often the client will send the call anew, if this is an error.
     """
 
     seq: int
@@ -371,6 +389,7 @@ class Outcome:
     stdout: str = ""
     stderr: str = ""
     caught: tuple[tuple[str, str, str, str, int], ...] = ()
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,14 +489,14 @@ def inline_size(payload: Payload) -> int:
 
 
 def _call_from_json(raw: object, functions: int) -> WireCall:
-    if not isinstance(raw, list) or len(raw) != 4:
-        raise ProtocolError("a call is a list of four")
-    seq, function, arguments, shared_from_bytes = raw
-    if not (_is_int(seq) and _is_int(function) and _is_int(shared_from_bytes)) or not 0 <= seq < _MOST_CALLS:
+    if not isinstance(raw, list) or len(raw) != 5:
+        raise ProtocolError("a call is a list of five")
+    seq, function, arguments, shared_from_bytes, retries = raw
+    if not all(_is_int(one) for one in (seq, function, shared_from_bytes, retries)) or not 0 <= seq < _MOST_SEQS:
         raise ProtocolError("a call is numbered from 0, in 12 digits")
     if not 0 <= function < functions:
         raise ProtocolError("a call names a function that the event does not have")
-    return WireCall(seq, function, payload_from_json(arguments), shared_from_bytes)
+    return WireCall(seq, function, payload_from_json(arguments), shared_from_bytes, retries)
 
 
 def _mapping(raw: object, what: str) -> Mapping[str, Any]:

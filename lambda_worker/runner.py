@@ -43,6 +43,7 @@ from lambda_worker.protocol import (
     RefusalReason,
     Reply,
     WireCall,
+    number_of,
     outcome_key,
     python_version,
 )
@@ -188,7 +189,9 @@ class Runner:
     def _run(self, event: Event, request_id: str, begun: float, remaining_s: float | None) -> Reply:
         store = self._store(event)
         store.requests.clear()
-        _say(loglines.begun_line(event.job_id, request_id, event.attempt, [call.seq for call in event.calls]))
+        _say(
+            loglines.begun_line(event.job_id, request_id, event.attempt, [number_of(call.seq) for call in event.calls])
+        )
         self._agree(event)
         self._blobs.reused.clear()
         key = outcome_key(event.job_id, event.calls[0].seq)
@@ -287,7 +290,7 @@ class Runner:
                 _log.exception("limit.not_reported job=%s", event.job_id)
                 return
             with contextlib.suppress(Exception):  # the call may have done anything to the streams
-                _log.warning("limit.reached job=%s call=%d\n%s", event.job_id, late.seq, late.detail)
+                _log.warning("limit.reached job=%s call=%d\n%s", event.job_id, number_of(late.seq), late.detail)
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(1)
@@ -338,7 +341,8 @@ class Runner:
         limit = min(_CAPTURE_CHARS, _CAPTURE_CHARS_PER_EVENT // len(event.calls)) if event.forward_output else 0
         # A call that is alone needs no mark of its own.
         marked = event.echo_output or len(event.calls) > 1
-        mark = loglines.CallMark(event.job_id, request_id, call.seq, each_line=event.echo_output) if marked else None
+        number, each_line = number_of(call.seq), event.echo_output
+        mark = loglines.CallMark(event.job_id, request_id, number, each_line=each_line) if marked else None
         capture = Capture(limit, mark)
         begun, cpu = time.perf_counter(), time.process_time()
         kind: OutcomeKind = "value"
@@ -371,6 +375,7 @@ class Runner:
             stdout=capture.stdout,
             stderr=capture.stderr,
             caught=capture.caught,
+            retries=call.retries,
         )
 
     def _load(

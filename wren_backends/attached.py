@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, check_job_id
+from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, check_job_id, number_of
 from wren_backends import loops
 from wren_backends.connection import Connection
 from wren_backends.errors import ConfigError, InvocationError, WrenError
@@ -114,8 +114,7 @@ class AttachedJob:
     def futures(self) -> dict[int, Future[Any]]:
         """A Future for each call known so far, by the call's number, from 0 in the order of submission.
 
-        The numbers come from the job's record and from what is committed. They cannot be cancelled. A call that was
-        sent again because it raised (`retries`) has a new number, and its exception under the old one.
+        The numbers come from the job's record and from what is committed. They cannot be cancelled.
         """
         with self._lock:
             return {seq: self._calls[seq].future for seq in sorted(self._calls)}
@@ -242,7 +241,7 @@ class AttachedJob:
     def _resolve(self, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
         if not self._forward_output:
             outcome = replace(outcome, stdout="", stderr="", caught=())
-        self._resolver.resolve(self._calls[outcome.seq], outcome, parts, frame)
+        self._resolver.resolve(self._calls[number_of(outcome.seq)], outcome, parts, frame)
 
     def _fail(self, seq: int, error: WrenError) -> None:
         self._resolver.fail(self._calls[seq], error)

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lambda_worker.protocol import BlobRef, Payload, inline_size
+from lambda_worker.protocol import SENT_ANEW, BlobRef, Payload, inline_size, number_of
+from wren_backends.errors import InvocationError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,8 +34,10 @@ class Numbers:
         self.given = 0
 
     def next(self) -> int:
-        """Number for another call."""
+        """Number for another call; raises InvocationError if there is none."""
         with self._lock:
+            if self.given >= SENT_ANEW:
+                raise InvocationError(f"a job has at most {SENT_ANEW:,} calls: go on with another executor")
             self.given += 1
             return self.given - 1
 
@@ -85,7 +88,7 @@ class Call:
     """One `fn(*args, **kwargs)` that the user asked for.
 
     Attributes:
-        seq: Number within the job, from 0. A retry after the user's own exception has a new one.
+        seq: Number within the job, from 0, and `SENT_ANEW` for each time that it was sent anew.
         future: What the user holds.
         function: What is called.
         name: How messages name it.
@@ -119,9 +122,14 @@ class Call:
     enlarged: bool = False
 
     @property
+    def number(self) -> int:
+        """Its number within the job, from 0."""
+        return number_of(self.seq)
+
+    @property
     def label(self) -> str:
         """How messages name it."""
-        return f"call {self.seq} ({self.name})"
+        return f"call {self.number} ({self.name})"
 
     @property
     def size(self) -> int:
@@ -170,7 +178,7 @@ class Group:
 
     @property
     def first_seq(self) -> int:
-        """Number of the first call, which names the object its outcomes are committed to."""
+        """`seq` of the first call, which names the object its outcomes are committed to."""
         return self.calls[0].seq
 
     @property

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lambda_worker.protocol import number_of
 from wren_backends.config import Config
 from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import ConfigError, DeploymentError, UnknownJobError, WrenError
@@ -284,7 +285,12 @@ def _details_as_json(found: JobDetails) -> dict[str, Any]:
         "missing": list(found.missing),
         "log_streams": list(found.log_streams),
         "failures": [
-            {"calls": list(one.seqs), "attempt": one.attempt, "at": one.at.isoformat(), "meaning": meaning}
+            {
+                "calls": [number_of(seq) for seq in one.seqs],
+                "attempt": one.attempt,
+                "at": one.at.isoformat(),
+                "meaning": meaning,
+            }
             for one, meaning in found.failures
         ],
     }

@@ -31,6 +31,10 @@ def _no_client(service: str) -> Any:
     raise DeploymentError(f"there is no {service} where this connection leads")
 
 
+def _no_size(memory_mb: int) -> Connection:
+    raise DeploymentError(f"there is no function with {memory_mb} MB where this connection leads")
+
+
 @dataclass(frozen=True)
 class Connection:
     """A function and a bucket, ready to be used.
@@ -55,6 +59,7 @@ class Connection:
         is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
         architecture: `x86_64` or `arm64`; empty: this machine's.
         open_client: Gives boto3's client of another service in the same place, one for each service.
+        beside: Connects to the function with so many MB of memory that stands beside this one; raises as `connect`.
     """
 
     is_local: bool
@@ -76,6 +81,7 @@ class Connection:
     is_gone: Callable[[], bool] = lambda: False
     architecture: str = ""
     open_client: Callable[[str], Any] = field(default=_no_client, repr=False)
+    beside: Callable[[int], Connection] = field(default=_no_size, repr=False)
 
 
 _lock = threading.Lock()
@@ -222,6 +228,7 @@ def _connect_local(config: Config) -> Connection:
                 aws_secret_access_key=cloud.secret_access_key,
             )
         ),
+        beside=lambda memory_mb: connect(config.of_size(memory_mb)),
     )
 
 
@@ -257,6 +264,7 @@ def _connect_aws(config: Config) -> Connection:
         ca_file=ca_file(session),
         architecture=_architecture(described),
         open_client=_once(lambda service: session.client(service, config=_patience())),
+        beside=lambda memory_mb: connect(config.of_size(memory_mb)),
     )
 
 

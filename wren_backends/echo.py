@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from lambda_worker import loglines
 from lambda_worker.loglines import REQUEST_CHARS, Echoed, echoed_phrase
-from lambda_worker.protocol import Frame, Outcome
+from lambda_worker.protocol import Frame, Outcome, number_of
 from wren_backends.connection import Connection
 from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import DeploymentError
@@ -86,15 +86,16 @@ class Echo:
 
     def end(self, outcome: Outcome, frame: Frame) -> None:
         """Show what has not been shown of a call that has ended, and nothing of it from now on."""
+        number = number_of(outcome.seq)
         with self._lock:
-            if len(self._ended) <= outcome.seq:
-                self._ended.extend(bytes(outcome.seq + 1 - len(self._ended) + 1024))
-            self._ended[outcome.seq] = 1
-            texts = self._calls.pop(outcome.seq, {})
+            if len(self._ended) <= number:
+                self._ended.extend(bytes(number + 1 - len(self._ended) + 1024))
+            self._ended[number] = 1
+            texts = self._calls.pop(number, {})
             for stream, text in (("out", outcome.stdout), ("err", outcome.stderr)):
                 seen = texts.get((frame.request_id[:REQUEST_CHARS], stream))
                 for line in loglines.lines_of(text)[seen.shown if seen else 0 :]:
-                    _show(outcome.seq, stream, line)
+                    _show(number, stream, line)
 
     def _poll(self, connection: Connection) -> None:
         logs = Logs(connection.open_client("logs"), (log_group_name(connection.function),))

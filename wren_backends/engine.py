@@ -17,7 +17,15 @@ from typing import Any
 
 from lambda_worker import codec
 from lambda_worker.objects import ObjectStore, ObjectStoreError
-from lambda_worker.protocol import EVENT_BUDGET_BYTES, BlobRef, Bytes, Frame, Outcome, Payload
+from lambda_worker.protocol import (
+    EVENT_BUDGET_BYTES,
+    BlobRef,
+    Bytes,
+    Frame,
+    Outcome,
+    Payload,
+    seq_when_sent_anew,
+)
 from wren_backends import collector, faults
 from wren_backends.blobs import Blobs
 from wren_backends.calls import Call, Group, Numbers, event_size
@@ -142,9 +150,9 @@ class Engine:
     async def open(self) -> None:
         """Get ready, on the event loop that is running."""
         self._loop = asyncio.get_running_loop()
-        function = self._connection.function
+        functions = [one.function for one in (self._connection, self._larger) if one]
         self._recorder = Recorder(
-            self._store, self._config, self._job_id, function, lambda: self._numbers.given, self._journal
+            self._store, self._config, self._job_id, functions, lambda: self._numbers.given, self._journal
         )
         self._carrier = self._open_carrier(self._connection)
         self._larger_carrier = self._open_carrier(self._larger) if self._larger else None
@@ -491,7 +499,8 @@ class Engine:
 
     def _may_enlarge(self, group: Group, error: WrenError) -> bool:
         small = self._larger_carrier is not None and not group.enlarged
-        return small and isinstance(error, OutOfMemoryError) and group.repeatable
+        can = small and all(seq_when_sent_anew(call.seq) is not None for call in group.calls)
+        return can and isinstance(error, OutOfMemoryError) and group.repeatable
 
     def _may_repeat(self, error: WrenError) -> bool:
         """Whether an attempt at a call that was alone may end better the next time."""
@@ -542,6 +551,8 @@ class Engine:
                 # What is committed under this number is from an attempt with other company, or one that ran out of
                 # time before this call's turn.
                 self._schedule.add_again(Group([call], group.attempt + 1, group.deaths, enlarged=group.enlarged))
+            elif outcome.kind == "value" or seq_when_sent_anew(call.seq) is None:
+                await self._hand_over(call, outcome, frame)
             elif outcome.kind == "error" and call.retries_left > 0:
                 call.retries_left -= 1
                 self._travel_anew(call, "call.retried")
@@ -561,8 +572,10 @@ class Engine:
         return late or outcome.reason == "storage"
 
     def _travel_anew(self, call: Call, said: str, *, deaths: int = 0, enlarged: bool = False) -> None:
-        """Give a call a new number: under the old one its first outcome may stand."""
-        call.seq = self._numbers.next()
+        """Send a call under another `seq`: what may be committed under the old one stands for good."""
+        seq = seq_when_sent_anew(call.seq)
+        assert seq is not None, "whoever calls this has asked"
+        call.seq = seq
         self._journal.say(said, logging.INFO, call=call.label)
         self._schedule.add_again(Group([call], deaths=deaths, enlarged=enlarged))
 

@@ -19,7 +19,7 @@ class Failure:
     """An asynchronous invocation that Lambda gave up.
 
     Attributes:
-        seqs: Numbers of its calls, in their order.
+        seqs: `seq` of its calls, in their order.
         attempt: Which attempt at them it was.
         body: What a synchronous invocation would have answered, as JSON bytes.
         request_id: AWS request id.

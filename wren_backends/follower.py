@@ -1,10 +1,9 @@
 """Follows a job that another process made: finds its outcomes in the bucket, and tells which calls will have none.
 
-Nothing is written. What is committed is looked for as the job's own client does, with one LIST per poll. That a call
-will have no outcome is known
+Nothing is written. What is committed is looked for as the job's own client does, with one LIST per poll. A value is a
+call's end. An exception, a failed outcome and Lambda's record of a failure are, unless the client may send the call
+again (`finality.py`). That a call will have no outcome is known
 
-- from Lambda's record of its failure, unless the client may send it again: it is known to be alive if it has written
-  its record since;
 - from the client having closed the job: then every call has had its end;
 - otherwise from time alone: a call that was never sent, because the client died first, cannot be told from one that
   waits in Lambda's queue. When for as long as an event may wait there and run nothing has been heard of the job, no
@@ -21,7 +20,7 @@ from functools import partial
 
 from lambda_worker import codec
 from lambda_worker.objects import MissingObjectError, ObjectInfo, ObjectStoreError
-from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, outcome_folder, outcome_key
+from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, number_of, outcome_folder, outcome_key
 from wren_backends import faults
 from wren_backends.carrier import fetch
 from wren_backends.connection import Connection, open_store
@@ -29,26 +28,21 @@ from wren_backends.deploy.function import EVENT_AGE_S
 from wren_backends.errors import (
     EnvironmentLostError,
     InvocationError,
-    InvocationTimeoutError,
-    OutOfMemoryError,
     StorageError,
     TamperedObjectError,
     WrenError,
 )
 from wren_backends.events import Journal
-from wren_backends.failures import Failure, FailureRecords
+from wren_backends.failures import FailureRecords
+from wren_backends.finality import Ending, failure_may_pass, is_settled, outcome_may_change
 from wren_backends.gather import gather_some
-from wren_backends.reading import check_function, failure_error, unknown_job
+from wren_backends.reading import connect_functions, failure_error, failure_records, unknown_job, unseal
 from wren_backends.record import MOST_CALLS, JobRecord, ReadRecord, job_folder, read_record
 from wren_backends.retry import poll_delay_s
 from wren_backends.watcher import FAILURE_POLL_S
 
 _OUTAGE_S = 60.0
 _RECORD_POLL_S = 5.0
-_RESEND_S = 30.0
-"""How long after a failure a client that is alive has certainly written its record: it looks for failures every second
-or two, writes within three more, and S3 may be slow."""
-
 _LATE_S = 60.0
 _LONGEST_TIMEOUT_S = 900  # AWS Lambda quotas, "function timeout"
 
@@ -78,21 +72,21 @@ class Follower:
         on_failed: Callable[[int, WrenError], None],
     ) -> None:
         self._connection = connection
+        self._functions = [connection]
         self._job_id = job_id
         self._patience_s = patience_s
         self._journal = journal
         self._on_known = on_known
         self._on_outcome = on_outcome
         self._on_failed = on_failed
-        self._key = codec.job_key(connection.function_key, job_id)
         self._store = open_store(connection, connection.prefix)
         self._root = open_store(connection, "")
         self._found = ReadRecord()
-        self._failures: FailureRecords | None = None
+        self._failures: list[tuple[FailureRecords, Connection]] = []
         self._known: set[int] = set()
         self._waiting: set[int] = set()
         self._frames: set[str] = set()
-        self._failed: dict[int, tuple[Failure, WrenError]] = {}
+        self._endings: dict[int, Ending] = {}
         self._heard = datetime.min.replace(tzinfo=UTC)
         self._record_due = self._record_read_at = self._failures_due = 0.0
 
@@ -107,6 +101,7 @@ class Follower:
         Raises:
             UnknownJobError: There is no object of such a job.
             ConfigError: It ran on another function.
+            DeploymentError: It may have run on a larger one too, which there is no more.
             StorageError: The bucket cannot be read.
         """
         try:
@@ -115,10 +110,9 @@ class Follower:
                 await self._check_exists()
         except ObjectStoreError as error:
             raise StorageError(f"job {self._job_id}: {error}. Check bucket and credentials") from error
-        if self.record is not None:
-            check_function(self.record, self._connection)
-            function, since = self.record.function, self.record.made
-            self._failures = FailureRecords(self._root, self._job_id, function, since)
+        record = self.record
+        self._functions = await asyncio.to_thread(connect_functions, record, self._connection)
+        self._failures = failure_records(record, self._functions, self._root) if record else []
 
     def expect(self, seq: int) -> None:
         """Count a call as known before anything in the bucket tells of it."""
@@ -132,12 +126,12 @@ class Follower:
         # Whatever was there when the job ended is found by what is asked for from here on.
         over = self.is_over
         new = await self._read_frames(everything=over or not self._frames)
-        if self._failures is not None and (over or now >= self._failures_due):
-            new += await self._read_failures(self._failures)
+        if over or now >= self._failures_due:
+            new += sum([await self._read_failures(*one) for one in self._failures])
             self._failures_due = now + FAILURE_POLL_S
-        self._end_failed()
+        await self._end_settled()
         if over and self.is_over:
-            self._end_rest()
+            await self._end_rest()
         return new > 0
 
     async def follow(self, on_look: Callable[[], None]) -> None:
@@ -155,7 +149,8 @@ class Follower:
                 on_look()
             except ObjectStoreError as error:
                 if loop.time() - answered > _OUTAGE_S:
-                    self._end_all(partial(_unanswered, str(error)))
+                    for seq in sorted(self._waiting):
+                        self._fail(seq, StorageError(f"call {seq}: {error}. Attach again when S3 answers"))
                     return
             self._journal.say("job.polled", waiting=len(self._waiting))
             await asyncio.sleep(poll_delay_s(idle))
@@ -222,105 +217,97 @@ class Follower:
             return  # the job is being deleted
         self._frames.add(info.key)
         self._heard = max(self._heard, info.modified)
-        self._know([seq])
+        number = number_of(seq)
+        self._know([number])
         try:
-            frame = codec.unseal(data, self._key, self._job_id, seq)
+            frame = unseal(data, self._functions, self._job_id, seq)
         except codec.TamperedError as error:
-            self._fail(seq, TamperedObjectError(f"call {seq}: {error}. Somebody else writes to the bucket"))
+            self._fail(number, TamperedObjectError(f"call {number}: {error}. Somebody else writes to the bucket"))
             return
         except ProtocolError as error:
-            self._fail(seq, faults.protocol_error(error, f"call {seq}", self._connection.function))
+            self._fail(number, faults.protocol_error(error, f"call {number}", self._connection.function))
             return
-        self._know(outcome.seq for outcome in frame.outcomes)
+        self._know(number_of(outcome.seq) for outcome in frame.outcomes)
         self._journal.say("invocation.finished", calls=len(frame.outcomes), environment=frame.environment_id)
         for outcome in frame.outcomes:
-            await self._hand_over(outcome, frame)
+            if outcome_may_change(outcome, frame, self.record):
+                self._note(Ending.committed(outcome.seq, info.modified, partial(self._hand_over, outcome, frame)))
+            else:
+                await self._hand_over(outcome, frame)
 
     async def _hand_over(self, outcome: Outcome, frame: Frame) -> None:
-        if outcome.seq not in self._waiting:
+        number = number_of(outcome.seq)
+        if number not in self._waiting:
             return
         try:
             parts = await fetch(outcome.payload, self._store)
         except codec.TamperedError as error:
-            text = f"call {outcome.seq}: {error}. Somebody else writes to the bucket"
-            self._fail(outcome.seq, TamperedObjectError(text))
+            self._fail(number, TamperedObjectError(f"call {number}: {error}. Somebody else writes to the bucket"))
         except ObjectStoreError as error:
-            self._fail(outcome.seq, StorageError(f"call {outcome.seq}: its result cannot be fetched: {error}"))
+            self._fail(number, StorageError(f"call {number}: its result cannot be fetched: {error}"))
         else:
-            if outcome.seq in self._waiting:
-                self._waiting.discard(outcome.seq)
+            if number in self._waiting:
+                self._waiting.discard(number)
                 self._journal.say("call.finished", seq=outcome.seq, kind=outcome.kind)
                 self._on_outcome(outcome, parts, frame)
 
-    # ---- ends without an outcome
+    # ---- ends that may not be the last, and those without an outcome
 
-    async def _read_failures(self, records: FailureRecords) -> int:
+    async def _read_failures(self, records: FailureRecords, function: Connection) -> int:
         found = await records.poll()
         for failure in found:
             self._heard = max(self._heard, failure.at)
-            self._know(seq for seq in failure.seqs if 0 <= seq < MOST_CALLS)
-            for seq in failure.seqs:
-                if seq not in self._failed or self._failed[seq][0].attempt <= failure.attempt:
-                    self._failed[seq] = failure, failure_error(failure, f"call {seq}", self._connection)
+            numbers = {seq: number_of(seq) for seq in failure.seqs if seq >= 0 and number_of(seq) < MOST_CALLS}
+            self._know(numbers.values())
+            for seq, number in numbers.items():
+                error = failure_error(failure, f"call {number}", function)
+                if failure_may_pass(failure, error, self.record):
+                    self._note(Ending(seq, failure.attempt, failure.at, partial(self._end, number, error)))
+                else:
+                    self._fail(number, error)
         return len(found)
 
-    def _end_failed(self) -> None:
-        for seq, (failure, error) in list(self._failed.items()):
-            if seq not in self._waiting:
-                del self._failed[seq]
-            elif self._is_final(failure, error):
-                del self._failed[seq]
-                self._fail(seq, error)
+    def _note(self, ending: Ending) -> None:
+        number = number_of(ending.seq)
+        known = self._endings.get(number)
+        if number in self._waiting and (known is None or known.is_older_than(ending)):
+            self._endings[number] = ending
 
-    def _is_final(self, failure: Failure, error: WrenError) -> bool:
-        """Whether the client will not send these calls again, or could have written that it lives and has not."""
-        record, written = self.record, self._found.modified
-        if record is None or written is None or record.closed or not _may_be_sent_again(failure, error, record):
-            return True
-        enough_s = min(_RESEND_S, self._limit_s)
-        return written <= failure.at and self._record_read_at - failure.at.timestamp() > enough_s
+    async def _end_settled(self) -> None:
+        for number, ending in list(self._endings.items()):
+            if number not in self._waiting:
+                del self._endings[number]
+            elif is_settled(ending, self._found, self._record_read_at, self._limit_s):
+                del self._endings[number]
+                await ending.finish()
 
-    def _end_rest(self) -> None:
+    async def _end_rest(self) -> None:
         """Nothing more can come."""
+        for number in sorted(self._waiting):
+            ending = self._endings.pop(number, None)
+            if ending is not None:
+                await ending.finish()
+            else:
+                self._fail(number, self._without_outcome(number))
+
+    def _without_outcome(self, number: int) -> WrenError:
         closed = self.record.closed if self.record else None
         if closed:
-            self._end_all(
-                lambda seq: InvocationError(
-                    f"call {seq} of job {self._job_id} has no outcome: it was cancelled, given up or never sent before "
-                    f"its client closed the job on {closed:%Y-%m-%d at %H:%M:%S} UTC"
-                )
+            return InvocationError(
+                f"call {number} of job {self._job_id} has no outcome: it was cancelled, given up or never sent before "
+                f"its client closed the job on {closed:%Y-%m-%d at %H:%M:%S} UTC"
             )
-            return
-        self._end_all(
-            lambda seq: EnvironmentLostError(
-                f"call {seq} of job {self._job_id} has no outcome, and nothing was heard of the job since "
-                f"{self._heard:%Y-%m-%d %H:%M:%S} UTC: its client ended before it sent the call, or its execution "
-                "environment died unnoticed. Submit it again"
-            )
+        return EnvironmentLostError(
+            f"call {number} of job {self._job_id} has no outcome, and nothing was heard of the job since "
+            f"{self._heard:%Y-%m-%d %H:%M:%S} UTC: its client ended before it sent the call, or its execution "
+            "environment died unnoticed. Submit it again"
         )
 
-    def _end_all(self, error: Callable[[int], WrenError]) -> None:
-        for seq in sorted(self._waiting):
-            known = self._failed.pop(seq, None)
-            self._fail(seq, known[1] if known else error(seq))
+    async def _end(self, number: int, error: WrenError) -> None:
+        self._fail(number, error)
 
-    def _fail(self, seq: int, error: WrenError) -> None:
-        if seq in self._waiting:
-            self._waiting.discard(seq)
-            self._journal.say("call.failed", call=f"call {seq}", error=type(error).__name__)
-            self._on_failed(seq, error)
-
-
-def _may_be_sent_again(failure: Failure, error: WrenError, record: JobRecord) -> bool:
-    """Whether a client that is alive would, as `Carrier` and `Engine._regroup` decide."""
-    reply = faults.refusal_in_error(failure.body)
-    if reply is not None:
-        return reply.refused == "missing"
-    if failure.attempt >= record.max_attempts:
-        return False
-    together = len(failure.seqs) > 1 and isinstance(error, OutOfMemoryError | InvocationTimeoutError)
-    return together or isinstance(error, EnvironmentLostError)
-
-
-def _unanswered(why: str, seq: int) -> WrenError:
-    return StorageError(f"call {seq}: {why}. Attach again when S3 answers")
+    def _fail(self, number: int, error: WrenError) -> None:
+        if number in self._waiting:
+            self._waiting.discard(number)
+            self._journal.say("call.failed", call=f"call {number}", error=type(error).__name__)
+            self._on_failed(number, error)

@@ -5,23 +5,23 @@ Nothing is unpickled here; `attached.py` has the values.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from lambda_worker import codec
 from lambda_worker.objects import MissingObjectError, ObjectInfo, ObjectStore, ObjectStoreError
-from lambda_worker.protocol import Frame, ProtocolError, check_job_id, outcome_folder
+from lambda_worker.protocol import Frame, ProtocolError, check_job_id, number_of, outcome_folder
 from wren_backends import loops
 from wren_backends.attached import checked_job_id
 from wren_backends.connection import Connection, open_store
 from wren_backends.errors import StorageError
-from wren_backends.failures import Failure, FailureRecords
+from wren_backends.failures import Failure
 from wren_backends.gather import gather_some
-from wren_backends.reading import check_function, failure_error, unknown_job
+from wren_backends.reading import connect_functions, failure_error, failure_records, unknown_job, unseal
 from wren_backends.record import MOST_CALLS, ReadRecord, job_folder, read_record
 
 _DELETED_AT_ONCE = 1000  # Amazon S3 API, DeleteObjects
@@ -162,50 +162,54 @@ async def _describe(connection: Connection, job_id: str) -> JobDetails:
     if not summaries:
         raise unknown_job(job_id, store)
     (summary,) = summaries
-    if summary.found.record is not None:
-        check_function(summary.found.record, connection)
-    frames, refused = await _read_frames(connection, store, job_id)
-    outcomes = {outcome.seq: outcome for frame in frames for outcome in frame.outcomes}
+    functions = await asyncio.to_thread(connect_functions, summary.found.record, connection)
+    frames, refused = await _read_frames(functions, store, job_id)
+    # Of a call that was sent anew the newest counts.
+    newest = sorted((outcome for frame in frames for outcome in frame.outcomes), key=lambda outcome: outcome.seq)
+    outcomes = {number_of(outcome.seq): outcome for outcome in newest}
     calls = min(summary.found.record.calls, MOST_CALLS) if summary.found.record else 0
     return JobDetails(
         summary=summary,
         kinds=Counter(outcome.kind for outcome in outcomes.values()),
         refused=refused,
-        missing=tuple(seq for seq in range(calls) if seq not in outcomes),
+        missing=tuple(number for number in range(calls) if number not in outcomes),
         log_streams=tuple(sorted({frame.log_stream for frame in frames})),
-        failures=await _failures(connection, summary),
+        failures=await _failures(functions, summary),
     )
 
 
-async def _read_frames(connection: Connection, store: ObjectStore, job_id: str) -> tuple[list[Frame], dict[int, str]]:
-    key, frames, refused = codec.job_key(connection.function_key, job_id), list[Frame](), dict[int, str]()
+async def _read_frames(
+    functions: Sequence[Connection], store: ObjectStore, job_id: str
+) -> tuple[list[Frame], dict[int, str]]:
+    frames, refused = list[Frame](), dict[int, str]()
 
     async def read(name: str) -> None:
         seq = int(name.rsplit("/", 1)[1])
         try:
-            frames.append(codec.unseal(await store.get_async(name), key, job_id, seq))
+            frames.append(unseal(await store.get_async(name), functions, job_id, seq))
         except MissingObjectError:
             return  # it has just been deleted
         except ProtocolError as error:
-            refused[seq] = str(error)
+            refused[number_of(seq)] = str(error)
 
     names = [one async for one in store.list_async(outcome_folder(job_id))]
     await gather_some(read, [name for name in names if name.rsplit("/", 1)[1].isdecimal()])
     return frames, refused
 
 
-async def _failures(connection: Connection, summary: JobSummary) -> tuple[tuple[Failure, str], ...]:
+async def _failures(functions: Sequence[Connection], summary: JobSummary) -> tuple[tuple[Failure, str], ...]:
     record = summary.found.record
     if record is None:
         return ()
-    records = FailureRecords(open_store(connection, ""), summary.job_id, record.function, record.made)
-    found = sorted(await records.poll(), key=lambda one: one.at)
-    return tuple((one, str(failure_error(one, _label(one), connection))) for one in found)
+    found = []
+    for records, function in failure_records(record, functions, open_store(functions[0], "")):
+        found += [(one, str(failure_error(one, _label(one), function))) for one in await records.poll()]
+    return tuple(sorted(found, key=lambda one: one[0].at))
 
 
 def _label(failure: Failure) -> str:
     first, rest = failure.seqs[:1], len(failure.seqs) - 1
-    return f"call {first[0] if first else '?'}" + (f" and {rest} more" if rest > 0 else "")
+    return f"call {number_of(first[0]) if first else '?'}" + (f" and {rest} more" if rest > 0 else "")
 
 
 async def _delete(connection: Connection, job_ids: list[str]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lambda_worker.parcels import Place, open_parcel
-from lambda_worker.protocol import BlobRef, Outcome, Part, Payload, inline_size, payload_size
+from lambda_worker.protocol import BlobRef, Outcome, Part, Payload, inline_size, number_of, payload_size
 from wren_backends.errors import SerializationError
 
 _NAMED_BYTES = 4096
@@ -97,5 +97,7 @@ def land(index: Any, outcome: Outcome, environment: str, *, needs_modules: bool)
             parcels.append(Parcel(payload, needs_modules))
             at += count
     except (TypeError, ValueError) as error:
-        raise SerializationError(f"the function of call {outcome.seq} did not return values apart: {error}") from error
+        raise SerializationError(
+            f"the function of call {number_of(outcome.seq)} did not return values apart: {error}"
+        ) from error
     return Landed(note, tuple(parcels), environment)

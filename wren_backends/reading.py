@@ -1,14 +1,18 @@
-"""What it takes to read a job that another process made: the right function, authentic frames, failures in words."""
+"""What it takes to read a job that another process made: the right functions, authentic frames, failures in words."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Sequence
 
+from lambda_worker import codec
 from lambda_worker.objects import ObjectStore
+from lambda_worker.protocol import Bytes, Frame
 from wren_backends import faults
 from wren_backends.connection import Connection
 from wren_backends.errors import ConfigError, UnknownJobError, WrenError
-from wren_backends.failures import Failure
+from wren_backends.failures import Failure, FailureRecords
 from wren_backends.record import JobRecord
 
 
@@ -36,6 +40,44 @@ def check_function(record: JobRecord, connection: Connection) -> None:
         f"job {record.job_id} ran on function {record.function!r}, and this is {ours!r}: "
         f"set WREN_FUNCTION={record.function} if that is a function of yours"
     )
+
+
+def connect_functions(record: JobRecord | None, connection: Connection) -> list[Connection]:
+    """The function that a job ran on and, if it may have had one, the larger one beside it, each with its secret.
+
+    Which one is larger goes by this process's settings; the record only says how large it is.
+
+    Raises:
+        ConfigError: The job ran on another function.
+        DeploymentError: There is no larger function (any more).
+    """
+    if record is None:
+        return [connection]
+    check_function(record, connection)
+    return [connection, *([connection.beside(record.retry_memory_mb)] if record.retry_memory_mb else [])]
+
+
+def failure_records(
+    record: JobRecord, functions: Sequence[Connection], root: ObjectStore
+) -> list[tuple[FailureRecords, Connection]]:
+    """Where Lambda puts its records of a job's failures, with the function that each is of.
+
+    They are found under the names that the record gives: those of local functions change with the code in them.
+    """
+    names = record.function, record.larger_function
+    return [
+        (FailureRecords(root, record.job_id, name, record.made), function)
+        for name, function in zip(names, functions, strict=False)
+    ]
+
+
+def unseal(data: Bytes, functions: Sequence[Connection], job_id: str, seq: int) -> Frame:
+    """As `codec.unseal`, for a frame that any of `functions` may have sealed; raises TamperedError, ProtocolError."""
+    *others, last = functions
+    for function in others:
+        with contextlib.suppress(codec.TamperedError):
+            return codec.unseal(data, codec.job_key(function.function_key, job_id), job_id, seq)
+    return codec.unseal(data, codec.job_key(last.function_key, job_id), job_id, seq)
 
 
 def failure_error(failure: Failure, label: str, connection: Connection) -> WrenError:

@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from typing import Any
 
 from lambda_worker.objects import MissingObjectError, ObjectStore
 from lambda_worker.protocol import ProtocolError, check_job_id, python_version
+from wren_backends.config import Config
 
 RECORD_FORMAT = 1
 """Version of the record; it is raised when an older reader would misunderstand a newer one."""
@@ -63,6 +65,10 @@ class JobRecord:
         python: The client's (major, minor).
         version: The client's version of wren-backends.
         max_attempts: Attempts at a call whose execution environment died.
+        retry_exhausted: Whether these are made too at calls that ran out of memory or time.
+        retry_memory_mb: Memory in MB of the function on which calls run next that ran out of it; None if there is none.
+        larger_function: Its name; empty if there is none.
+        backups: Whether a call has been given a second attempt beside the first.
         calls: How many calls had been numbered when this was written.
         closed: When the client ended the job, every call of it having had its end; None if it did not (yet).
     """
@@ -78,12 +84,16 @@ class JobRecord:
     python: tuple[int, int]
     version: str
     max_attempts: int
+    retry_exhausted: bool = False
+    retry_memory_mb: int | None = None
+    larger_function: str = ""
+    backups: bool = False
     calls: int = 0
     closed: datetime | None = None
 
     @classmethod
-    def of_this_process(cls, job_id: str, mode: str, function: str, max_attempts: int) -> JobRecord:
-        """The record of a job that this process makes now."""
+    def of_this_process(cls, job_id: str, functions: Sequence[str], config: Config) -> JobRecord:
+        """The record of a job that this process makes now, on a function and perhaps a larger one."""
         return cls(
             job_id=job_id,
             made=now(),
@@ -91,11 +101,14 @@ class JobRecord:
             host=socket.gethostname()[:_TEXT_CHARS],
             pid=os.getpid(),
             program=(Path(sys.argv[0]).name if sys.argv else "")[:_TEXT_CHARS] or "python",
-            mode=mode,
-            function=function,
+            mode=config.mode,
+            function=functions[0],
             python=python_version(),
             version=version("wren-backends"),
-            max_attempts=max_attempts,
+            max_attempts=config.max_attempts,
+            retry_exhausted=config.retry_exhausted,
+            retry_memory_mb=config.retry_memory_mb,
+            larger_function="".join(functions[1:]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -110,6 +123,10 @@ class JobRecord:
             "python": list(self.python),
             "wren_backends": self.version,
             "max_attempts": self.max_attempts,
+            "retry_exhausted": self.retry_exhausted,
+            "retry_memory_mb": self.retry_memory_mb,
+            "larger_function": self.larger_function,
+            "backups": self.backups,
             "calls": self.calls,
             "closed": self.closed.isoformat() if self.closed else None,
         }
@@ -127,7 +144,8 @@ class JobRecord:
         if record.get("job") != job_id:
             raise ProtocolError(f"a record of job {record.get('job')!r:.80} lies where that of {job_id!r} belongs")
         by, mode, function = _mapping(record.get("by")), record.get("mode"), _text(record, "function")
-        if mode not in ("direct", "s3") or not _FUNCTION_NAME.fullmatch(function):
+        larger = _text(record, "larger_function")
+        if mode not in ("direct", "s3") or not all(_FUNCTION_NAME.fullmatch(one) for one in (function, larger or "-")):
             raise ProtocolError("the record names no mode or no function")
         return cls(
             job_id=job_id,
@@ -141,6 +159,10 @@ class JobRecord:
             python=_pair(record.get("python")),
             version=_text(record, "wren_backends"),
             max_attempts=_number(record, "max_attempts", 2**31),
+            retry_exhausted=record.get("retry_exhausted") is True,
+            retry_memory_mb=_number(record, "retry_memory_mb", 2**31) if larger else None,
+            larger_function=larger,
+            backups=record.get("backups") is True,
             calls=_number(record, "calls", 10**12 - 1),
             closed=_time(record["closed"]) if record.get("closed") is not None else None,
         )

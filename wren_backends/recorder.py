@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -19,7 +19,17 @@ from wren_backends.record import JobRecord, now, record_key
 _TICK_S = 2.0
 _SLOWEST_S = 60.0
 _CLOSE_LIMIT_S = 5.0
-_SENT_AGAIN = frozenset({"invocation.retried", "invocation.split"})
+_SENT_AGAIN = frozenset(
+    {
+        "invocation.retried",
+        "invocation.split",
+        "call.retried",
+        "call.sent_again",
+        "call.enlarged",
+        "backup.started",
+        "attempt.dropped",
+    }
+)
 
 
 class Recorder:
@@ -33,7 +43,7 @@ class Recorder:
         store: The project's prefix.
         config: Settings.
         job_id: The job.
-        function: Name of its Lambda function.
+        functions: Name of its Lambda function, and of the larger one if there is one.
         count: Tells how many calls have been numbered so far.
         journal: Tells when calls are sent again, and is told of failed writes.
     """
@@ -43,14 +53,14 @@ class Recorder:
         store: ObjectStore,
         config: Config,
         job_id: str,
-        function: str,
+        functions: Sequence[str],
         count: Callable[[], int],
         journal: Journal,
     ) -> None:
         self._store = store
         self._config = config
         self._job_id = job_id
-        self._function = function
+        self._functions = functions
         self._count = count
         self._journal = journal
         self._record: JobRecord | None = None
@@ -59,6 +69,7 @@ class Recorder:
         self._sent_again_at: float | None = None
         self._began = self._wrote_at = 0.0
         self._wrote = 0
+        self._backups = False
 
     async def begin(self, label: str) -> None:
         """Wait until there is a record; to be called before an invocation is sent.
@@ -102,10 +113,8 @@ class Recorder:
         self._wrote, self._sent_again_at = self._count(), None
         self._wrote_at = asyncio.get_running_loop().time()
         if self._record is None:
-            self._record = JobRecord.of_this_process(
-                self._job_id, self._config.mode, self._function, self._config.max_attempts
-            )
-        record = replace(self._record, calls=self._wrote, closed=closed)
+            self._record = JobRecord.of_this_process(self._job_id, self._functions, self._config)
+        record = replace(self._record, calls=self._wrote, backups=self._backups, closed=closed)
         await self._store.put_async(record_key(self._job_id), json.dumps(record.to_json()).encode())
 
     async def _keep(self) -> None:
@@ -130,6 +139,7 @@ class Recorder:
     def _hear(self, happening: Happening) -> None:
         """Calls that are sent again are a sign of life, without which a reader takes their failure for their end."""
         again = happening.name in _SENT_AGAIN or happening.fields.get("code") == "MissingBlob"
+        self._backups = self._backups or happening.name == "backup.started"
         if again and self._sent_again_at is None:
             self._sent_again_at = asyncio.get_running_loop().time()
 

@@ -35,7 +35,7 @@ class Stopper:
         self._writer: asyncio.Task[None] | None = None
 
     def stop(self, seqs: Iterable[int]) -> None:
-        """Have workers leave out the calls of these numbers, as far as they have not begun them."""
+        """Have workers leave out the calls of these `seq`, as far as they have not begun them."""
         self._stopped.update(seqs)
         if len(self._stopped) > self._written and (self._writer is None or self._writer.done()):
             self._writer = asyncio.get_running_loop().create_task(self._write())

@@ -23,7 +23,7 @@ class _Invocation:
     """What a record of a failure has to name, all of it, to be believed.
 
     Attributes:
-        seq: Number of its first call.
+        seq: Of its first call.
         attempt: Which attempt at it.
         request_id: AWS request id. Only Lambda and this client know it before there is an outcome or a record, so that
             nobody who merely writes to the bucket can invent a failure. Empty: not known.
@@ -87,7 +87,7 @@ class Watcher:
         self._more = asyncio.Event()
 
     async def watch(self, seq: int, attempt: int, deadline_s: float, request_id: str = "") -> memoryview:
-        """The committed frame whose first call is `seq`, as soon as it is there.
+        """The committed frame whose first call has this `seq`, as soon as it is there.
 
         Args:
             seq: The call.

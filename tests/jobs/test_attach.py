@@ -19,12 +19,15 @@ from wren_backends import (
     ConfigError,
     EnvironmentLostError,
     InvocationError,
+    OutOfMemoryError,
     SerializationError,
     StorageError,
     TamperedObjectError,
     UnknownJobError,
     WrenExecutor,
+    finality,
     follower,
+    jobs,
     measure,
     progress,
 )
@@ -252,7 +255,7 @@ def test_a_failure_that_its_client_mends_is_waited_out(cloud, bucket, tmp_path, 
         gate.wait_entered()
         failed_at = bucket.failed_at(executor.connection.function, executor.job_id)
         wait_for(lambda: bucket.written_at(f"jobs/{executor.job_id}/job.json") > failed_at)
-        monkeypatch.setattr(follower, "_RESEND_S", 0.0)  # no benefit of the doubt
+        monkeypatch.setattr(finality, "RESEND_S", 0.0)  # no benefit of the doubt
         with WrenExecutor.attach(executor.job_id) as job:
             assert job.committed(timeout=SOON_S) == {}
             gate.open()
@@ -450,3 +453,132 @@ def test_a_process_that_forgets_to_close_it_ends_all_the_same(closed_job, run_sc
         """
     )
     assert (done.returncode, done.stdout) == (0, "32\n"), done.stderr
+
+
+# ---- calls that are sent again
+
+
+def test_a_call_that_is_sent_anew_keeps_its_number(cloud, tmp_path):
+    tried = str(tmp_path / "tried")
+
+    def fails_twice():
+        mark(tried)
+        if marks(tried) <= 2:
+            raise OSError("not yet")
+        return "at last"
+
+    with WrenExecutor(1, mode="s3", retries=5) as executor:
+        own = [executor.submit(fails_twice), executor.submit(pow, 2, 2)]
+        assert [future.result(timeout=SOON_S) for future in own] == ["at last", 4]
+    with WrenExecutor.attach(executor.job_id) as job:
+        assert job.results(timeout=SOON_S) == {0: "at last", 1: 4}
+    found = jobs.describe_job(executor.connection, executor.job_id)
+    assert (found.kinds, found.missing) == ({"value": 2}, ())
+
+
+def test_an_exception_after_which_the_client_tries_again_is_waited_out(cloud, bucket, tmp_path, gate, monkeypatch):
+    """The exception is committed; whoever is attached sees that the client has written its record since."""
+    tried = str(tmp_path / "tried")
+
+    def fails_once():
+        mark(tried)
+        if marks(tried) == 1:
+            raise OSError("not yet")
+        return gate.hold("at last")
+
+    with WrenExecutor(1, mode="s3", retries=1) as executor, gate:
+        executor.submit(fails_once)
+        gate.wait_entered()
+        failed_at = bucket.written_at(outcome_key(executor.job_id, 0))
+        wait_for(lambda: bucket.written_at(f"jobs/{executor.job_id}/job.json") > failed_at)
+        monkeypatch.setattr(finality, "RESEND_S", 0.0)  # no benefit of the doubt
+        with WrenExecutor.attach(executor.job_id) as job:
+            assert job.committed(timeout=SOON_S) == {}
+            gate.open()
+            assert job.results(timeout=SOON_S) == {0: "at last"}
+
+
+def test_the_exception_of_a_call_without_further_attempts_counts_at_once(cloud, gate):
+    with WrenExecutor(2, mode="s3", retries=1) as executor, gate:
+        failed = executor.submit(divmod, 1, 0)
+        assert type(failed.exception(timeout=SOON_S)) is ZeroDivisionError
+        executor.submit(gate.hold, "held")
+        gate.wait_entered()
+        with WrenExecutor.attach(executor.job_id) as job:
+            assert type(job.futures[0].exception(timeout=SOON_S)) is ZeroDivisionError
+            assert not job.future(1).done()
+            gate.open()
+
+
+def test_the_exception_counts_if_the_client_was_killed_before_it_tried_again(start_client, bucket, gate, monkeypatch):
+    client = start_client(
+        """
+        def call():
+            gate.hold()
+            raise OSError("not yet")
+
+        executor.submit(call)
+        time.sleep(600)
+        """,
+        retries=3,
+    )
+    gate.wait_entered()
+    client.kill()
+    gate.open()
+    with WrenExecutor.attach(client.job_id, patience_s=0) as job:
+        error = job.futures[0].exception(timeout=SOON_S)
+    assert (type(error), str(error)) == (OSError, "not yet")
+
+
+def fill_memory(megabytes):
+    return len(bytearray(b"x") * (megabytes * 1024 * 1024))
+
+
+def test_a_call_that_ran_out_of_memory_is_had_from_the_larger_function(cloud, gate):
+    """Its outcome is sealed with that function's secret, and its failures are kept apart too."""
+
+    def call():
+        return gate.hold(fill_memory(400))
+
+    with WrenExecutor(2, mode="s3", memory_mb=256, retry_memory_mb=1024) as executor, gate:
+        executor.submit(call)
+        hopeless = executor.submit(fill_memory, 4000)
+        gate.wait_entered()
+        with WrenExecutor.attach(executor.job_id, memory_mb=256) as job:
+            assert "1024 MB" in str(hopeless.exception(timeout=SOON_S))
+            gate.open()
+            assert job.futures[0].result(timeout=SOON_S) == 400 * 1024 * 1024
+    with WrenExecutor.attach(executor.job_id, memory_mb=256) as job:
+        error = job.results(timeout=SOON_S)[1]
+    assert type(error) is OutOfMemoryError
+    assert "1024 MB" in str(error)
+    found = jobs.describe_job(executor.connection, executor.job_id)
+    assert (found.kinds, found.refused) == ({"value": 1}, {})
+    assert sorted("1024 MB" in meaning for _, meaning in found.failures) == [False, False, True]
+
+
+def test_a_time_out_that_its_client_mends_is_waited_out(cloud, tmp_path):
+    tried = str(tmp_path / "tried")
+
+    def endless_at_first():
+        mark(tried)
+        while marks(tried) == 1:
+            pass
+        return "in time"
+
+    with WrenExecutor(1, mode="s3", timeout_s=2, retry_exhausted=True) as executor:
+        executor.submit(endless_at_first)
+        with attached_to(executor) as job:
+            assert job.results(timeout=SOON_S) == {0: "in time"}
+
+
+def attached_to(executor):
+    """Attach as soon as there is a record."""
+    return wait_for(lambda: _attach(executor.job_id))
+
+
+def _attach(job_id):
+    try:
+        return WrenExecutor.attach(job_id)
+    except UnknownJobError:
+        return None

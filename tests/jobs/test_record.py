@@ -52,6 +52,10 @@ def test_it_says_what_the_job_is(s3_executor, bucket):
         "function": s3_executor.connection.function,
         "python": list(sys.version_info[:2]),
         "max_attempts": 2,
+        "retry_exhausted": False,
+        "retry_memory_mb": None,
+        "larger_function": "",
+        "backups": False,
         "calls": 1,
         "closed": None,
     }
@@ -150,11 +154,11 @@ def test_if_the_first_one_cannot_be_written_the_call_says_so(executor):
             assert part in str(error)
 
 
-GOOD = JobRecord.of_this_process("j-1", "s3", "wren", 3).to_json()
+GOOD = JobRecord.of_this_process("j-1", ["wren"], Config(mode="s3")).to_json()
 
 
 def test_a_record_comes_back_as_it_was():
-    record = JobRecord.of_this_process("j-1", "s3", "wren", 3)
+    record = JobRecord.of_this_process("j-1", ["wren"], Config(mode="s3"))
     assert JobRecord.from_json(json.loads(json.dumps(record.to_json())), "j-1") == record
 
 
@@ -200,4 +204,4 @@ def test_a_process_whose_user_has_no_name_still_has_a_record(monkeypatch):
         raise KeyError("uid not found")
 
     monkeypatch.setattr(record_module.getpass, "getuser", nameless)
-    assert JobRecord.of_this_process("j-1", "s3", "wren", 3).user == str(os.getuid())
+    assert JobRecord.of_this_process("j-1", ["wren"], Config(mode="s3")).user == str(os.getuid())

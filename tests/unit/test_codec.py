@@ -248,7 +248,7 @@ HEADER = {
     "events_before": 0,
     "rss": 0,
     "s3": {},
-    "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", []]],
+    "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 0]],
 }
 
 
@@ -266,12 +266,13 @@ def test_the_header_used_below_is_a_good_one():
         {**HEADER, "outcomes": 3},
         {**HEADER, "outcomes": [[]]},
         {**HEADER, "outcomes": [None]},
-        {**HEADER, "outcomes": [[0, "surprise", [1], "", "", 0, 0, "", "", []]]},
-        {**HEADER, "outcomes": [[0, "value", [2], "", "", 0, 0, "", "", []]]},
-        {**HEADER, "outcomes": [[0, "value", [-1], "", "", 0, 0, "", "", []]]},
-        {**HEADER, "outcomes": [[0, "value", ["1"], "", "", 0, 0, "", "", []]]},
-        {**HEADER, "outcomes": [[0, "value", [{"blob": "../x", "size": 1}], "", "", 0, 0, "", "", []]]},
-        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [["too", "few"]]]]},
+        {**HEADER, "outcomes": [[0, "surprise", [1], "", "", 0, 0, "", "", [], 0]]},
+        {**HEADER, "outcomes": [[0, "value", [2], "", "", 0, 0, "", "", [], 0]]},
+        {**HEADER, "outcomes": [[0, "value", [-1], "", "", 0, 0, "", "", [], 0]]},
+        {**HEADER, "outcomes": [[0, "value", ["1"], "", "", 0, 0, "", "", [], 0]]},
+        {**HEADER, "outcomes": [[0, "value", [{"blob": "../x", "size": 1}], "", "", 0, 0, "", "", [], 0]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [["too", "few"]], 0]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], "many"]]},
         {**HEADER, "s3": 3},
         {**HEADER, "s3": {"GET": "many"}},
         {**HEADER, "s3": {"GET": float("inf")}},

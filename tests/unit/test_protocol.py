@@ -14,11 +14,13 @@ from lambda_worker.protocol import (
     WireCall,
     check_job_id,
     inline_size,
+    number_of,
     outcome_folder,
     outcome_key,
     payload_from_json,
     payload_size,
     payload_to_json,
+    seq_when_sent_anew,
 )
 
 DIGEST = "0123456789abcdef" * 4
@@ -131,24 +133,37 @@ def test_another_version_is_refused_by_number(version):
     [
         None,
         [],
-        [0, 0, ["YQ=="]],
-        [-1, 0, ["YQ=="], 0],
-        ["0", 0, ["YQ=="], 0],
-        [0, 2, ["YQ=="], 0],
-        [0, -1, ["YQ=="], 0],
-        [True, 0, ["YQ=="], 0],
-        [0, 0, [], 0],
-        [0, 0, "YQ==", 0],
-        [0, 0, ["not base64!"], 0],
-        [0, 0, ["YQ="], 0],
-        [0, 0, [3], 0],
-        [0, 0, [{"blob": DIGEST}], 0],
-        [0, 0, [{"blob": DIGEST, "size": 5, "job": "../x"}], 0],
+        [0, 0, ["YQ=="], 0],
+        [-1, 0, ["YQ=="], 0, 0],
+        ["0", 0, ["YQ=="], 0, 0],
+        [0, 2, ["YQ=="], 0, 0],
+        [0, -1, ["YQ=="], 0, 0],
+        [True, 0, ["YQ=="], 0, 0],
+        [0, 0, ["YQ=="], 0, "1"],
+        [10**12, 0, ["YQ=="], 0, 0],
+        [0, 0, [], 0, 0],
+        [0, 0, "YQ==", 0, 0],
+        [0, 0, ["not base64!"], 0, 0],
+        [0, 0, ["YQ="], 0, 0],
+        [0, 0, [3], 0, 0],
+        [0, 0, [{"blob": DIGEST}], 0, 0],
+        [0, 0, [{"blob": DIGEST, "size": 5, "job": "../x"}], 0, 0],
     ],
 )
 def test_a_malformed_call_is_refused(call):
     with pytest.raises(ProtocolError):
         Event.from_json({**an_event().to_json(), "calls": [call]})
+
+
+def test_a_call_that_is_sent_anew_keeps_its_number_until_there_is_no_room_for_more():
+    seqs = [7]
+    while (seq := seq_when_sent_anew(seqs[-1])) is not None:
+        seqs.append(seq)
+    assert len(set(seqs)) == 1000
+    assert {number_of(seq) for seq in seqs} == {7}
+    assert all(BlobRef(DIGEST, 1, "j-1", seq).key for seq in seqs)
+    keys = [outcome_key("j-1", seq) for seq in seqs]
+    assert keys == sorted(keys)
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", 3])

@@ -100,13 +100,13 @@ class CallFuture(InterruptibleFuture[Any]):
             self._demand()
 
     def carries(self, call: Call) -> None:
-        """This is the call; its number may change while it is under way."""
+        """This is the call."""
         self._call = call
 
     @property
     def seq(self) -> int | None:
         """The call's number within its job; None if it was never queued."""
-        return self._call.seq if self._call is not None else self._seq
+        return self._call.number if self._call is not None else self._seq
 
     def set_running_or_notify_cancel(self) -> bool:
         """As `Future.set_running_or_notify_cancel`."""
@@ -151,6 +151,6 @@ class CallFuture(InterruptibleFuture[Any]):
         return True
 
     def _let_go(self) -> None:
-        """Keep of the call its number alone: that of the attempt that brought the outcome."""
+        """Keep of the call its number alone."""
         if self._call is not None:
-            self._seq, self._call = self._call.seq, None
+            self._seq, self._call = self._call.number, None
