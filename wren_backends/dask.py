@@ -27,7 +27,7 @@ from lambda_worker.protocol import IN_WORKER_VARIABLE
 from wren_backends.config import Config
 from wren_backends.errors import ConfigError
 from wren_backends.executor import WrenExecutor, shared_executor
-from wren_backends.graph.compute import compute
+from wren_backends.graph.compute import Asked, compute
 from wren_backends.graph.compute import leave as leave_remote
 
 _OF_OTHER_SCHEDULERS = frozenset(
@@ -94,7 +94,7 @@ def wren_get(
         if is_own:
             stack.callback(executor.shutdown, wait=False)
         active = stack.enter_context(local_callbacks(callbacks))
-        found = compute(dsk, _wanted(keys), executor, active, rerun_locally=rerun_locally, keep=keep)
+        found = compute(Asked(dsk, _wanted(keys), executor, active, rerun_locally, keep))
     return nested_get(keys, found)
 
 
@@ -133,9 +133,8 @@ def _remote_get(
     # One of this call's own stays open: what is left in S3 is read through it.
     executor, _ = _executor(executor, num_workers, settings)
     with local_callbacks(callbacks) as active:
-        found = leave_remote(
-            dsk, _wanted(keys), executor, active, rerun_locally=_reruns_locally(rerun_exceptions_locally), keep=keep
-        )
+        rerun_locally = _reruns_locally(rerun_exceptions_locally)
+        found = leave_remote(Asked(dsk, _wanted(keys), executor, active, rerun_locally, keep))
     return nested_get(keys, found)
 
 

@@ -346,6 +346,23 @@ def test_what_is_lost_again_and_again_is_an_error(cloud, tmp_path):
             compute(lossy, executor)
 
 
+def test_a_value_that_is_gone_when_a_callback_looks_at_it_is_made_again(cloud, tmp_path):
+    happened, seen, lost, ran = [], [], [], str(tmp_path / "ran")
+
+    def posttask(key, value, *_):
+        if not lost:
+            wait_for(lambda: happened.count("call.finished") == 2)
+            lost.extend(data_keys(executor))
+            delete(executor, lost)
+        seen.append(key)
+
+    with WrenExecutor(2, on_event=lambda one: happened.append(one.name)) as executor, Callback(posttask=posttask):
+        assert compute(lossy_graph(ran), executor) == expected_of_lossy_graph()
+    assert len(lost) == 2
+    assert sorted(seen) == ["both", "last", "low", "make-0", "make-1"]
+    assert marks(ran) >= 3
+
+
 def test_an_intermediate_that_somebody_replaced_is_not_unpickled(executor, tmp_path):
     def replace(key, *_):
         if str(key).startswith("last"):
@@ -448,6 +465,30 @@ def test_persisted_values_are_made_again_when_they_are_lost(executor):
     before = compute(kept, executor)
     delete(executor, data_keys(executor))
     np.testing.assert_array_equal(compute(kept, executor), before)
+
+
+def test_persisted_values_that_are_lost_are_made_again_in_one_go(executor):
+    kept = da.random.default_rng(3).random((1200, 1200), chunks=200).persist(scheduler=wren_get, executor=executor)
+    before = compute(kept, executor)
+    delete(executor, data_keys(executor)[::2])
+    executor.journal.counts.clear()
+    np.testing.assert_allclose(compute(kept.sum(), executor), before.sum())
+    delete(executor, data_keys(executor))
+    np.testing.assert_array_equal(compute(kept, executor), before)
+    assert executor.journal.counts["persisted.lost"] == 2  # once for each computation
+
+
+def test_what_was_persisted_elsewhere_and_what_is_lost_is_made_again_in_one_go(cloud, executor):
+    def persisted(seed, by):
+        array = da.random.default_rng(seed).random((800, 800), chunks=200)
+        return array.persist(scheduler=wren_get, executor=by)
+
+    with WrenExecutor(2, prefix="elsewhere") as other:
+        there, here = persisted(1, other), persisted(2, executor)
+        before = compute(here, executor).sum() + compute(there, other).sum()
+        delete(executor, data_keys(executor))
+        np.testing.assert_allclose(compute(there.sum() + here.sum(), executor), before)
+    assert executor.journal.counts["persisted.lost"] == 1
 
 
 def test_a_persisted_value_may_be_an_argument_like_any_other(executor):

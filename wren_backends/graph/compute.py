@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dask._task_spec import DataNode, convert_legacy_graph
@@ -14,25 +16,18 @@ from wren_backends.graph import persisted
 from wren_backends.graph.annotations import Annotations
 from wren_backends.graph.holdings import LostPersistedError
 from wren_backends.graph.persisted import Persisted
-from wren_backends.graph.plan import make_plan
+from wren_backends.graph.plan import Plan, make_plan
 from wren_backends.graph.run import Computation
 from wren_backends.graph.watch import Watch
 
 T = TypeVar("T")
 
 
-def compute(
-    dsk: Any,
-    wanted: Collection[Key],
-    executor: WrenExecutor,
-    callbacks: Iterable[Any],
-    *,
-    rerun_locally: bool = False,
-    keep: bool = False,
-) -> dict[Key, Any]:
-    """Values of keys; see `wren_get`.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for.
 
-    Args:
+    Attributes:
         dsk: A graph: a mapping, or an expression with `__dask_graph__`.
         wanted: The keys.
         executor: Runs the calls.
@@ -41,57 +36,58 @@ def compute(
         keep: Leave intermediate values in S3.
     """
 
-    def run(graph: Mapping[Key, Any], watch: Watch) -> dict[Key, Any]:
-        plan = make_plan(graph, wanted)
-        watch.planned(plan)
-        annotations = Annotations.of(dsk)
-        return Computation(plan, executor, watch, annotations, rerun_locally=rerun_locally, keep=keep).values()
+    dsk: Any
+    wanted: Collection[Key]
+    executor: WrenExecutor
+    callbacks: Iterable[Any] = ()
+    rerun_locally: bool = False
+    keep: bool = False
 
-    return _attempt(dsk, Watch(callbacks), run)
 
-
-def leave(
-    dsk: Any,
-    wanted: Collection[Key],
-    executor: WrenExecutor,
-    callbacks: Iterable[Any],
-    *,
-    rerun_locally: bool = False,
-    keep: bool = False,
-) -> dict[Key, Any]:
-    """For each key what stands for its value, or the value itself where it was in the client already.
-
-    Args:
-        dsk: A graph: a mapping, or an expression with `__dask_graph__`.
-        wanted: The keys.
-        executor: Runs the calls.
-        callbacks: dask's callbacks, as tuples.
-        rerun_locally: Run what failed again in this process.
-        keep: Leave intermediate values in S3.
-    """
+def compute(asked: Asked) -> dict[Key, Any]:
+    """Values of keys; see `wren_get`."""
 
     def run(graph: Mapping[Key, Any], watch: Watch) -> dict[Key, Any]:
-        plan = make_plan(graph, wanted, gather_here=False)
-        watch.planned(plan)
-        annotations = Annotations.of(dsk)
-        left = Computation(
-            plan, executor, watch, annotations, rerun_locally=rerun_locally, keep=keep, leave=True
-        ).leave()
+        return _computation(asked, make_plan(graph, asked.wanted), watch).values()
+
+    return _attempt(asked, run)
+
+
+def leave(asked: Asked) -> dict[Key, Any]:
+    """For each key what stands for its value, or the value itself where it was in the client already."""
+
+    def run(graph: Mapping[Key, Any], watch: Watch) -> dict[Key, Any]:
+        plan = make_plan(graph, asked.wanted, gather_here=False)
+        left = _computation(asked, plan, watch, leave=True).leave()
         recipe = _recipe(plan.nodes)
         found: dict[Key, Any] = {}
         for key, value in left.items():
             if isinstance(value, DataNode):
                 found[key] = value.value
             else:
-                persisted.own(value, value.own_refs, executor)
-                found[key] = Persisted(key, value, recipe, executor)
+                persisted.own(value, value.own_refs, asked.executor)
+                found[key] = Persisted(key, value, recipe, asked.executor)
         return found
 
-    return _attempt(dsk, Watch(callbacks), run)
+    return _attempt(asked, run)
 
 
-def _attempt(dsk: Any, watch: Watch, run: Callable[[Mapping[Key, Any], Watch], T]) -> T:
+def _computation(asked: Asked, plan: Plan, watch: Watch, *, leave: bool = False) -> Computation:
+    watch.planned(plan)
+    return Computation(
+        plan,
+        asked.executor,
+        watch,
+        Annotations.of(asked.dsk),
+        rerun_locally=asked.rerun_locally,
+        keep=asked.keep,
+        leave=leave,
+    )
+
+
+def _attempt(asked: Asked, run: Callable[[Mapping[Key, Any], Watch], T]) -> T:
     """Run a graph, and once more with the recipes of what was persisted and is lost."""
+    watch, dsk = Watch(asked.callbacks), asked.dsk
     graph = dict(dsk if isinstance(dsk, Mapping) else dsk.__dask_graph__())
     failed = True
     try:
@@ -108,6 +104,7 @@ def _attempt(dsk: Any, watch: Watch, run: Callable[[Mapping[Key, Any], Watch], T
                         f"what was persisted is gone from the bucket: {names}. Persist it again"
                     ) from None
                 lost |= {one.key: one for one in error.lost}
+                asked.executor.journal.say("persisted.lost", logging.INFO, keys=len(error.lost))
                 recipes = {id(one.recipe): one.recipe for one in error.lost}.values()
                 nodes = {key: node for recipe in recipes for key, node in recipe.items()} | {
                     key: node for key, node in nodes.items() if key not in lost

@@ -60,17 +60,29 @@ class Holdings:
         self._counted: set[Key] = set()
 
     def give(self, key: Key, value: Any) -> None:
-        """Take in a value that is in the client, or one that was persisted.
-
-        Raises:
-            LostPersistedError: It was persisted elsewhere.
-        """
-        if not isinstance(value, Persisted):
-            self._values[key] = value
-        elif value.place == place_of(self._executor):
+        """Take in a value that is in the client, or one that was persisted where this executor can read it."""
+        if isinstance(value, Persisted):
             self._parcels[key] = value.parcel
         else:
-            raise LostPersistedError([value])
+            self._values[key] = value
+
+    def unreadable(self, persisted: Iterable[Persisted], *, looking: bool) -> list[Persisted]:
+        """Those that were persisted where this executor cannot read, and those that are gone from the bucket.
+
+        Args:
+            persisted: What was persisted.
+            looking: Look into the bucket even if none was persisted elsewhere.
+
+        Raises:
+            StorageError: S3 could not be asked.
+        """
+        place = place_of(self._executor)
+        near = [one for one in persisted if one.place == place]
+        found = [one for one in persisted if one.place != place]
+        if looking or found:
+            gone = self._executor.missing({ref for one in near for ref in one.parcel.refs})
+            found += [one for one in near if not gone.isdisjoint(one.parcel.refs)]
+        return found
 
     def land(self, key: Key, parcel: Parcel, promised: int | None) -> None:
         """Take in what a call brought back.
@@ -126,9 +138,21 @@ class Holdings:
             StorageError: S3 could not be asked.
         """
         current = {key: parcel for key, parcel in parcels.items() if self._parcels.get(key) is parcel}
-        gone = self._executor.missing({ref for parcel in current.values() for ref in parcel.refs})
-        found = [key for key, parcel in current.items() if not gone.isdisjoint(parcel.refs)]
+        found = self._gone(current)
         return found if found or len(current) == len(parcels) else None
+
+    def lost_beside(self, key: Key, others: Iterable[Key]) -> list[Key]:
+        """A key whose value was found to be gone, and those of others whose values are, too.
+
+        Raises:
+            StorageError: S3 could not be asked.
+        """
+        parcels = {one: self._parcels[one] for one in others if one in self._parcels and one not in self._values}
+        return list(dict.fromkeys([key, *self._gone(parcels)]))
+
+    def _gone(self, parcels: Mapping[Key, Parcel]) -> list[Key]:
+        gone = self._executor.missing({ref for parcel in parcels.values() for ref in parcel.refs})
+        return [key for key, parcel in parcels.items() if not gone.isdisjoint(parcel.refs)]
 
     def open(self, keys: Collection[Key]) -> dict[Key, Any]:
         """Values, in this process.

@@ -115,6 +115,9 @@ class Computation:
         self._take_data()
 
     def _take_data(self) -> None:
+        unreadable = self._held.unreadable(self._all_persisted(), looking=False)
+        if unreadable:
+            raise LostPersistedError(unreadable)
         for key in self._plan.data:
             if key not in self._held:
                 self._held.give(key, self._plan.nodes[key].value)
@@ -130,7 +133,7 @@ class Computation:
                 try:
                     return self._gather()
                 except GoneError as gone:
-                    self._recover([gone.key], gone)
+                    self._recover(self._held.lost_beside(gone.key, self._plan.home), gone)
         finally:
             self._end(spared=())
 
@@ -238,7 +241,7 @@ class Computation:
             self._alone.update(step.keys)
             self._board.release(step.keys)
         elif self._rerun_locally:
-            self._run_here(step)
+            self._try_here(step)
         else:
             raise with_remote_frames(error)
 
@@ -254,7 +257,13 @@ class Computation:
             self._held.land(key, parcel, promised.pop(key, None))
         for size in promised.values():  # of what came back undone
             self._held.inline.settle(size, 0)
-        self._watch.finished({key: self._opener(key) for key in seconds}, landed.environment)
+        try:
+            self._watch.finished({key: self._opener(key) for key in seconds}, landed.environment)
+        except GoneError as gone:  # a callback looks at values: the task was in a call of its own, and goes again
+            self._count_lost([gone.key], gone)
+            self._held.forget_parcel(gone.key)
+            self._board.release(step.keys)
+            return
         self._finish(seconds, {key: self._held.size(key) for key in made})
         self._board.release([key for key in step.keys if key not in seconds])
 
@@ -270,10 +279,18 @@ class Computation:
 
         return value
 
-    def _run_here(self, step: Step) -> None:
-        """Run a step that failed in this process, where a debugger can look at it."""
+    def _try_here(self, step: Step) -> None:
         needs = dict.fromkeys(one for key in step.keys for one in self._plan.needs[key] if one not in step.keys)
-        values = self._held.open(needs)
+        try:
+            values = self._held.open(needs)
+        except GoneError as gone:
+            self._recover(self._held.lost_beside(gone.key, needs), gone)
+            self._board.release(step.keys)
+        else:
+            self._run_here(step, values)
+
+    def _run_here(self, step: Step, values: dict[Key, Any]) -> None:
+        """Run a step that failed in this process, where a debugger can look at it."""
         for key in step.keys:
             values[key] = self._call(key, values)
         for key in step.outputs:
@@ -299,20 +316,29 @@ class Computation:
         """
         if lost is None:
             return
-        self._recovered.update(lost)
-        if not lost or max(self._recovered[key] for key in lost) > self._executor.config.max_attempts:
-            raise error
-        persisted = [value for key in lost if isinstance(value := self._persisted(key), Persisted)]
+        self._count_lost(lost, error)
+        persisted = [self._plan.nodes[key].value for key in lost if self._is_persisted(key)]
         if persisted:
-            raise LostPersistedError(persisted)
+            # Where one is gone others are, and the graph begins anew for all of them.
+            found = self._held.unreadable(self._all_persisted(), looking=True)
+            raise LostPersistedError(list({one.key: one for one in [*persisted, *found]}.values()))
         for key in lost:
             self._held.forget_parcel(key)
         again = self._board.lose([key for key in lost if key in self._plan.work])
         self._take_data()
         self._executor.journal.say("intermediates.lost", logging.INFO, keys=len(lost), tasks=len(again))
 
-    def _persisted(self, key: Key) -> Any:
-        return self._plan.nodes[key].value if key in self._plan.data else None
+    def _count_lost(self, lost: list[Key], error: BaseException) -> None:
+        """Values are gone; raises `error` if there are none, or if one of them is gone too often."""
+        self._recovered.update(lost)
+        if not lost or max(self._recovered[key] for key in lost) > self._executor.config.max_attempts:
+            raise error
+
+    def _all_persisted(self) -> list[Persisted]:
+        return [self._plan.nodes[key].value for key in self._plan.data if self._is_persisted(key)]
+
+    def _is_persisted(self, key: Key) -> bool:
+        return key in self._plan.data and isinstance(self._plan.nodes[key].value, Persisted)
 
     # ---- what was asked for
 
