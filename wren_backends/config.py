@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -169,12 +170,12 @@ class Config:
         Raises:
             ConfigError: A name is unknown, or a value has the wrong type or is out of bounds; it says where it stands.
         """
-        return cls(**{name: value for name, (value, _) in collect(arguments, get_type_hints(cls)).items()})
+        return cls(**{name: value for name, (value, _) in collect(arguments, _kinds()).items()})
 
     @classmethod
     def origins(cls) -> dict[str, str]:
         """Where each setting that is not the default comes from, without arguments; raises as `load` does."""
-        return {name: where for name, (_, where) in collect({}, get_type_hints(cls)).items()}
+        return {name: where for name, (_, where) in collect({}, _kinds()).items()}
 
     def of_size(self, memory_mb: int) -> Config:
         """These settings for the function of another size that stands beside the one named `function`."""
@@ -216,6 +217,12 @@ class Config:
             default = "" if one.default in (None, ()) else f"`{one.default}`"
             lines.append(f"| `{one.name}` | `WREN_{one.name.upper()}` | {default} | {one.metadata['text']} |")
         return "\n".join(lines)
+
+
+@functools.cache
+def _kinds() -> Mapping[str, Any]:
+    """Type of each setting; to find them takes a millisecond, and settings are loaded with each computation."""
+    return get_type_hints(Config)
 
 
 def _function(name: str) -> str:

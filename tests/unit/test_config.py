@@ -50,6 +50,12 @@ def test_sources_add_up(files, monkeypatch):
     assert (config.bucket, config.timeout_s, config.mode) == ("b", 8, "s3")
 
 
+def test_a_changed_file_counts_from_the_next_load_on(files):
+    for retries in (1, 2, 1):
+        files("wren.toml", f"retries = {retries}")
+        assert Config.load().retries == retries
+
+
 def test_user_file_lies_in_dot_config_without_xdg(files, monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
