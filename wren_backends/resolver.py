@@ -117,7 +117,7 @@ def _resolve(
         _print(outcome)
     else:
         echo.end(outcome, frame)
-    _warn(outcome)
+    warned = _warn(outcome)
     leave_origin(call.future, outcome, frame)
     where = f"{call.label} of job {frame.job_id}, AWS request {frame.request_id}, log stream {frame.log_stream}"
     if outcome.kind == "failed":
@@ -133,7 +133,11 @@ def _resolve(
         call.future.set_exception(_unloadable(outcome, where, error))
         return
     if outcome.kind == "value":
-        call.future.set_result(value)
+        if warned is None:
+            call.future.set_result(value)
+        else:
+            warned.add_note(f"warned of in {where}; a filter of this process makes it an error")
+            call.future.set_exception(warned)
         return
     try:
         # As ProcessPoolExecutor does: the remote traceback, as text, is the cause.
@@ -171,13 +175,20 @@ def _print(outcome: Outcome) -> None:
                 logger.warning("output.lost characters=%d error=%r", len(text), error)
 
 
-def _warn(outcome: Outcome) -> None:
-    """Warn here as the call warned there."""
+def _warn(outcome: Outcome) -> Warning | None:
+    """Warn here as the call warned there; returns the first warning that a filter here makes an error.
+
+    A thread's call would end in it, and so would one in a forked process or in one started with the same `-W`.
+    """
+    first = None
     for module, name, text, filename, line in outcome.caught:
         try:
             warnings.warn_explicit(_warning(_category(module, name), text), None, filename, line)
-        except Exception as warning:  # noqa: BLE001  a filter says "error", but there is no frame of the user's for it
-            logger.warning("warning.suppressed category=%s text=%s", type(warning).__name__, warning)
+        except Warning as warning:
+            first = first or warning
+        except Exception as error:  # noqa: BLE001  whatever shows warnings may be the user's, and fail
+            logger.warning("warning.suppressed text=%s error=%r", text, error)
+    return first
 
 
 def _warning(category: type[Warning], text: str) -> Warning:

@@ -198,13 +198,18 @@ def test_a_stream_that_cannot_show_the_text_does_not_cost_the_result(executor, m
     assert future.result(timeout=SOON_S) == 5
 
 
-def test_a_warning_that_is_an_error_here_does_not_cost_the_result(executor):
+def test_a_warning_that_is_an_error_here_ends_the_call_as_in_a_thread(executor):
     def warns():
         warnings.warn("careful", UserWarning, stacklevel=1)
         return 5
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        error = executor.submit(warns).exception(timeout=SOON_S)
+    assert repr(error) == "UserWarning('careful')"
+    assert "a filter of this process makes it an error" in error.__notes__[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         assert executor.submit(warns).result(timeout=SOON_S) == 5
 
 
