@@ -73,8 +73,8 @@ def wren_get(
         keep_intermediates: Leave intermediate values in S3, until their job is cleaned or they expire. Default: what
             `dask.config` has under `wren`, else no.
         kwargs: Fields of `Config`, and `initializer`, which `dask.config` has as `multiprocessing.initializer`: called
-            in each execution environment. Options of dask's other schedulers are ignored, as are names that nobody
-            knows, with a UserWarning. `dask.config` may have the fields under `wren`.
+            in each execution environment. Other names are ignored, as dask's own schedulers do, with a UserWarning
+            if one looks like a slip. `dask.config` may have the fields under `wren`.
 
     Returns:
         The values, nested as `keys` are.
@@ -158,13 +158,13 @@ def _settings(kwargs: Mapping[str, Any], keep: bool | None) -> tuple[dict[str, A
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that there are; dask's own schedulers take no notice of others, but one may be a slip."""
+    """Settings that there are; dask's own schedulers take no notice of other names, but one may be a slip."""
     names = {"initializer", *(one.name for one in fields(Config))}
     for name, value in settings.items():
-        if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f": is it {near[0]!r}?" if near else ""
-            warnings.warn(f"wren_get takes no notice of {name}={value!r}{hint}", UserWarning, stacklevel=4)
+        if name not in names and (near := get_close_matches(name, names, n=1)):
+            warnings.warn(
+                f"wren_get takes no notice of {name}={value!r}: is it {near[0]!r}?", UserWarning, stacklevel=4
+            )
     return {name: value for name, value in settings.items() if name in names}
 
 

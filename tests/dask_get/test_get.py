@@ -139,11 +139,11 @@ def test_settings_may_come_with_compute_or_from_dask_config():
         task.compute()
 
 
-def test_an_unknown_keyword_is_warned_of_and_those_of_other_schedulers_are_not():
+def test_a_keyword_that_looks_like_a_slip_is_warned_of_and_others_are_not():
     task = dask.delayed(inc)(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert task.compute(optimize_graph=False, pool=None, chunksize=3, sync=True) == 2
+        assert task.compute(optimize_graph=False, pool=None, chunksize=3, sync=True, bogus_keyword=1) == 2
     with pytest.warns(UserWarning, match="no notice of mod='s3': is it 'mode'"):
         assert task.compute(mod="s3") == 2
     with WrenExecutor(1) as executor, pytest.raises(ConfigError, match="not both: mode"):
