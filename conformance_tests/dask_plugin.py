@@ -10,7 +10,10 @@ from dask.base import named_schedulers
 
 from wren_backends import wren_get
 
-_MARKS = ("network", "slow", "gpu", "skip_with_pyarrow_strings", "xfail_with_pyarrow_strings", "array_expr")
+_MARKS = (
+    *("network", "slow", "gpu", "flaky", "skip_with_pyarrow_strings", "xfail_with_pyarrow_strings", "array_expr"),
+    "normal_and_array_expr",
+)
 _FILTERS = (
     "error",
     "ignore:Couldn't detect a suitable IP address:RuntimeWarning:distributed",
@@ -26,7 +29,7 @@ dask.config.set(scheduler=wren_get)
 
 
 def pytest_configure(config):
-    for mark in (*_MARKS, "normal_and_array_expr"):
+    for mark in _MARKS:
         config.addinivalue_line("markers", f"{mark}: dask's")
     for one in _FILTERS:
         config.addinivalue_line("filterwarnings", one)
