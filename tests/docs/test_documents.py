@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,16 @@ def test_the_table_of_rights_is_that_of_the_policies():
     ]
     found = re.findall(r"^\| (?:worker|client|setup|cleanup) \| .*$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
     assert found == expected
+
+
+def test_every_file_of_the_library_has_its_room():
+    """ARCHITECTURE.md names each file of `wren_backends/`, or its folder, or its kind as `cli_*.py`."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = text[text.index("## Rooms") : text.index("## Words")]
+    patterns = re.findall(r"`([\w*]+(?:\.py|/))`", rooms)
+    here = ROOT / "wren_backends"
+    names = [path.name for path in here.glob("*.py") if path.name != "__init__.py"]
+    folders = [f"{path.name}/" for path in here.iterdir() if (path / "__init__.py").exists()]
+    assert [one for one in (*names, *folders) if not any(fnmatch(one, pattern) for pattern in patterns)] == []
+    found = {path.name for top in ("wren_backends", "lambda_worker") for path in (ROOT / top).rglob("*.py")}
+    assert [one for one in patterns if one.endswith(".py") and "*" not in one and one not in found] == []
