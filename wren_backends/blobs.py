@@ -7,6 +7,7 @@ an array. `upload` runs on the event loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -91,6 +92,7 @@ class Blobs:
         self._journal = journal
         self._lock = threading.Lock()
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()
+        self._trimmed_at = _REMEMBERED
 
     def take(self, parts: tuple[Bytes, ...], *, seen: SeenBuffers | None = None, kept: bool = False) -> Payload:
         """Make a payload of freshly pickled parts: small ones copied, large ones named by their hash and held.
@@ -125,7 +127,8 @@ class Blobs:
             with self._lock:
                 upload = self._uploads.setdefault(digest, _Upload(data, kept))
                 upload.data = data
-                self._trim()
+                if len(self._uploads) > self._trimmed_at:
+                    self._trim()
         return BlobRef(digest, len(data))
 
     def _knows(self, digest: str, data: Bytes | bool) -> bool:
@@ -139,11 +142,20 @@ class Blobs:
             return found.done or found.data is not None
 
     def _trim(self) -> None:
-        while len(self._uploads) > _REMEMBERED:
-            digest, oldest = next(iter(self._uploads.items()))
-            if oldest.data is not None:  # not uploaded yet, or to be kept
-                return
+        """Forget the oldest that are in S3; what is to be kept, or was not uploaded yet, stays."""
+        too_many = len(self._uploads) - _REMEMBERED * 9 // 10
+        there = (digest for digest, one in self._uploads.items() if one.data is None)
+        for digest in list(itertools.islice(there, too_many)):
             del self._uploads[digest]
+        self._trimmed_at = max(_REMEMBERED, len(self._uploads) * 11 // 10)
+
+    def let_go(self, ref: BlobRef) -> None:
+        """Keep the content of a blob no longer than until it is in S3."""
+        with self._lock:
+            found = self._uploads.get(ref.digest)
+            if found is not None:
+                found.kept = False
+                found.data = None if found.done else found.data
 
     def forget(self, ref: BlobRef, *, overwrite: bool = False) -> bool:
         """What S3 has under this name is gone, or wrong; returns whether it can be uploaded again.

@@ -88,7 +88,9 @@ class UserModules:
                 files = list(self._files())
                 stamp = tuple((name, *stat_of(path)) for path, name in files)
                 if self._ref is None or stamp != self._stamp:
-                    self._ref = self._blobs.keep(_pack(files), kept=True)
+                    before, self._ref = self._ref, self._blobs.keep(_pack(files), kept=True)
+                    if before not in (None, self._ref):
+                        self._blobs.let_go(before)
                 self._stamp, self._looked_at = stamp, now
             return self._ref
 

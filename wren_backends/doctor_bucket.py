@@ -34,7 +34,7 @@ def examine_bucket(account: Account) -> Iterator[Finding]:
         account.ask("s3", "head_bucket", Bucket=bucket, ExpectedBucketOwner=account.account_id)
     except DeniedError:
         text = f"{bucket} belongs to another account than {account.account_id}, which can read all that lies there"
-        yield Finding("bucket owner", "warn", text, "WREN_BUCKET=... with a bucket of your own")
+        yield Finding("bucket owner", "fail", text, "WREN_BUCKET=... with a bucket of your own: calls refuse this one")
     else:
         yield Finding("bucket owner", "pass", f"this account, {account.account_id}")
 

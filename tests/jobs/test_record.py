@@ -95,7 +95,7 @@ def test_a_record_that_cannot_be_written_later_on_is_tried_again_and_fails_no_ca
     async def life():
         nonlocal calls
         store = ObjectStore(LocalStore(str(folder)), "a folder")
-        made = recorder.Recorder(store, Config(mode="s3"), "j-1", "wren", lambda: calls, Journal((heard.put,)))
+        made = recorder.Recorder(store, Config(mode="s3"), "j-1", ["wren"], lambda: calls, Journal((heard.put,)))
         await made.begin("call 0")
         shutil.rmtree(folder / "jobs")
         (folder / "jobs").write_text("in the way")

@@ -20,11 +20,14 @@ class Kept:
     """Stands in for `Blobs`: keeps the bundles themselves."""
 
     def __init__(self):
-        self.bundles = []
+        self.bundles, self.gone = [], []
 
     def keep(self, data, *, kept=False):
         self.bundles.append(data)
         return f"bundle {len(self.bundles)}"
+
+    def let_go(self, ref):
+        self.gone.append(ref)
 
     def names(self):
         """Files of the newest bundle."""
@@ -149,6 +152,7 @@ def test_an_edit_is_seen_after_a_refresh(own, kept, modules):
     modules.refresh()
     assert modules.needed_by(pickled) == "bundle 2"
     assert kept.read("own_a.py") == b"def f(): return 2 + 2\n"
+    assert kept.gone == ["bundle 1"]
 
 
 def test_a_module_imported_later_is_seen_without_a_refresh(own, kept, modules):

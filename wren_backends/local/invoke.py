@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 from uuid import uuid4
 
-from .api_errors import ApiError, constraint, invalid
+from .api_errors import ApiError, constraint, invalid, too_large
 from .async_events import AsyncEvents
 from .functions import Function, Functions, Revision
 from .http11 import BodyTooLargeError, Request
@@ -47,8 +47,7 @@ class Invoker:
             return await request.read_body(limit)
         except BodyTooLargeError:
             request.keep_alive = False
-            text = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
-            raise ApiError(413, "RequestTooLargeException", text) from None
+            raise too_large(limit, "InvokeFunction") from None
 
     async def invoke(self, name: str, request: Request, event: bytes) -> None:
         """Carry out one Invoke request and answer it.
