@@ -89,8 +89,8 @@ def run_step(
         patience_s: Once they have taken so long, in seconds, the rest is left: it may run elsewhere at the same time.
 
     Returns:
-        The values in the order of `outputs`, as far as they were made, and then those that the rest needs. The note
-        says how long each task took that was run, in seconds, and which keys the latter have.
+        The values by key, in the order of `outputs`, as far as they were made, and then those that the rest needs. The
+        note says how long each task took that was run, in seconds.
     """
     wanted = dict(outputs)
     needs = _needs(tasks)
@@ -108,8 +108,8 @@ def run_step(
     aliases = {task.key for task in tasks if hasattr(task, "target")}
     needed = {key for keys in needs[len(seconds) :] for key in keys if key in values} - aliases
     extra = sorted(needed - at_hand - set(wanted), key=str)
-    made = [(values[key], limit) for key, limit in outputs if key in values]
-    return Apart([*made, *((values[key], 0) for key in extra)], (seconds, extra))
+    made = [(key, values[key], limit) for key, limit in outputs if key in values]
+    return Apart([*made, *((key, values[key], 0) for key in extra)], seconds)
 
 
 def _needs(tasks: tuple[Any, ...]) -> list[set[Any]]:

@@ -325,11 +325,12 @@ def _outcome_to_json(outcome: Outcome, segments: list[Bytes]) -> list[Any]:
         outcome.stderr,
         outcome.caught,
         outcome.retries,
+        outcome.apart,
     ]
 
 
 def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
-    seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught, retries = raw
+    seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught, retries, apart = raw
     if kind not in ("value", "error", "failed"):
         raise ValueError(f"unknown kind of outcome {kind!r}")
     payload = tuple(BlobRef.from_json(one) if isinstance(one, dict) else reader.take(_whole(one)) for one in parts)
@@ -347,12 +348,19 @@ def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
         stderr=str(stderr),
         caught=tuple((str(a), str(b), str(c), str(d), _whole(e)) for a, b, c, d, e in caught),
         retries=_whole(retries),
+        apart=_flag(apart),
     )
 
 
 def _whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
     return value
 
 

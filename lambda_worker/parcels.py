@@ -35,10 +35,11 @@ class Apart:
     """What a function returns whose values are to be parcels, each for itself, instead of one value for the client.
 
     Args:
-        values: The values, and for each how many bytes of it may travel with the outcome; the rest goes to S3.
+        values: The values' names, they, and for each how many bytes of it may travel with the outcome; the rest goes to
+            S3. Names are small, and each is there once.
         note: A small object that the client does open.
     """
 
-    def __init__(self, values: Iterable[tuple[object, int]], note: object = None) -> None:
+    def __init__(self, values: Iterable[tuple[object, object, int]], note: object = None) -> None:
         self.values = list(values)
         self.note = note

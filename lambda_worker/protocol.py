@@ -377,6 +377,7 @@ class Outcome:
         stderr: What it printed to standard error, bounded.
         caught: Warnings it raised: (category module, category name, message, file name, line).
         retries: How often the client will send the call anew, if this is an error.
+        apart: Whether the payload is that of several values apart, behind an index (see `parcels.Apart`).
     """
 
     seq: int
@@ -390,6 +391,7 @@ class Outcome:
     stderr: str = ""
     caught: tuple[tuple[str, str, str, str, int], ...] = ()
     retries: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

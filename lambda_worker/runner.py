@@ -348,11 +348,13 @@ class Runner:
         kind: OutcomeKind = "value"
         payload: Payload = ()
         reason = detail = ""
+        apart = False
         try:
             with capture, Guard():
                 function, arguments = self._load(event, call, store)
                 value = _apply(function, arguments)
                 del function, arguments
+            apart = isinstance(value, Apart)
             if isinstance(value, Apart):
                 payload = self._pack_apart(value, budget, event.job_id, call.seq, store)
             else:
@@ -376,6 +378,7 @@ class Runner:
             stderr=capture.stderr,
             caught=capture.caught,
             retries=call.retries,
+            apart=apart and kind == "value",
         )
 
     def _load(
@@ -414,13 +417,13 @@ class Runner:
         return [one(part, index > 0) for index, part in enumerate(payload)]
 
     def _pack_apart(self, value: Apart, budget: _Budget, job_id: str, seq: int, store: ObjectStore) -> Payload:
-        """Payloads of several values, one after the other, behind a pickle that says where each begins."""
-        dumped = [(_dump_value(one), limit) for one, limit in value.values]
-        index = pickle.dumps((value.note, [len(parts) for parts, _ in dumped]))
+        """Payloads of several values, behind a pickle that names them and says where each begins."""
+        dumped = [(name, _dump_value(one), limit) for name, one, limit in value.values]
+        index = pickle.dumps((value.note, [(name, len(parts)) for name, parts, _ in dumped]))
         budget.take(len(index))
         packed: list[Part] = [index]
         large: dict[BlobRef, Bytes] = {}
-        for parts, limit in dumped:
+        for _, parts, limit in dumped:
             room = _Budget(limit)
             for part in parts:
                 if len(part) <= budget.left and room.take(len(part)):

@@ -64,6 +64,13 @@ def take_status(error: BaseException) -> dict[str, Any]:
     return {}
 
 
+def without_times(found: Any) -> Any:
+    """What the function returned or raised, given what its `TimedFunction` did."""
+    if isinstance(found, BaseException):
+        take_status(found)
+    return found.value if isinstance(found, Timed) else found
+
+
 def _status(begun: float) -> dict[str, Any]:
     ended = time.time()
     disk = os.statvfs("/tmp")

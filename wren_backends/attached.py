@@ -19,11 +19,14 @@ from types import TracebackType
 from typing import Any
 
 from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, check_job_id, number_of
+from lambda_worker.timed import without_times
 from wren_backends import loops
-from wren_backends.connection import Connection
+from wren_backends.connection import Connection, open_store
 from wren_backends.errors import ConfigError, InvocationError, WrenError
 from wren_backends.events import PROCESS, Journal, Listener, logger
 from wren_backends.follower import Follower
+from wren_backends.made import MadeValues
+from wren_backends.parcels import land
 from wren_backends.record import JobRecord
 from wren_backends.resolver import Resolver
 
@@ -56,6 +59,7 @@ class AttachedJob:
         patience_s: See `WrenExecutor.attach`.
         forward_output: Show what calls printed and warned.
         on_event: Called with each `Happening`, from threads of ours.
+        with_times: Leave the times in place that come along with what PyWren's calls return or raise.
 
     Raises:
         UnknownJobError: There are no objects of such a job.
@@ -71,7 +75,10 @@ class AttachedJob:
         patience_s: float | None = None,
         forward_output: bool = True,
         on_event: Listener | None = None,
+        with_times: bool = False,
     ) -> None:
+        self._with_times = with_times
+        self._store = open_store(connection, connection.prefix)
         self.job_id = checked_job_id(job_id)
         self.journal = Journal((on_event,) if on_event else (), parent=PROCESS)
         self._forward_output = forward_output
@@ -241,7 +248,13 @@ class AttachedJob:
     def _resolve(self, outcome: Outcome, parts: list[Bytes], frame: Frame) -> None:
         if not self._forward_output:
             outcome = replace(outcome, stdout="", stderr="", caught=())
-        self._resolver.resolve(self._calls[number_of(outcome.seq)], outcome, parts, frame)
+
+        def finish(found: Any) -> Any:
+            if outcome.apart:
+                return MadeValues(land(found, outcome, frame.environment_id, needs_modules=False).parcels, self._store)
+            return found if self._with_times else without_times(found)
+
+        self._resolver.resolve(self._calls[number_of(outcome.seq)], outcome, parts, frame, finish)
 
     def _fail(self, seq: int, error: WrenError) -> None:
         self._resolver.fail(self._calls[seq], error)

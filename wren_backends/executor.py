@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lambda_worker import codec
 from lambda_worker.batches import run_chunk
-from lambda_worker.objects import MissingObjectError, ObjectStoreError
+from lambda_worker.objects import ObjectStoreError
 from lambda_worker.protocol import IN_WORKER_VARIABLE, BlobRef, Bytes, Payload
 from wren_backends.attached import AttachedJob
 from wren_backends.blobs import SeenBuffers
@@ -27,9 +27,9 @@ from wren_backends.config import Config
 from wren_backends.connection import Connection, connect, connect_larger
 from wren_backends.copies import warn_of_lost_writes
 from wren_backends.dispatcher import Dispatcher
-from wren_backends.errors import ConfigError, SerializationError, StorageError, TamperedObjectError
+from wren_backends.errors import ConfigError, SerializationError, StorageError
 from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
-from wren_backends.parcels import Parcel
+from wren_backends.parcels import Parcel, unpack
 
 T = TypeVar("T")
 
@@ -277,7 +277,7 @@ class WrenExecutor(Executor):
                 ahead.extend(self._fetch(one) for one in itertools.islice(waiting, _FETCHED_AHEAD - len(ahead)))
                 if not ahead:
                     return
-                yield _opened(ahead.popleft())
+                yield unpack(ahead.popleft().result, "the value of a call")
         finally:
             for one in ahead:
                 one.cancel()
@@ -439,24 +439,6 @@ class InterruptibleFuture(Future[T]):
             "the Future of a call cannot leave the process that made it: pass on its result(), or, from a job of mode "
             "`s3`, the job's id for WrenExecutor.attach; the futures of wren_backends.pywren can be pickled"
         )
-
-
-def _opened(fetching: Future[list[Bytes]]) -> Any:
-    try:
-        data, *buffers = fetching.result()
-    except MissingObjectError:
-        raise
-    except codec.TamperedError as error:
-        raise TamperedObjectError(f"a value of another call: {error}. Somebody else writes to the bucket") from error
-    except ObjectStoreError as error:
-        raise StorageError(f"the value of a call cannot be fetched: {error}. Check bucket and credentials") from error
-    try:
-        return codec.loads([data, *map(bytearray, buffers)])  # arrays have to be writable
-    except Exception as error:
-        raise SerializationError(
-            f"the value of a call came back but could not be unpickled here ({type(error).__name__}: {error}). "
-            "Its class has to be importable in this process"
-        ) from error
 
 
 def _is_repeatable(fn: Callable[..., Any]) -> bool:

@@ -240,7 +240,7 @@ class Follower:
         if number not in self._waiting:
             return
         try:
-            parts = await fetch(outcome.payload, self._store)
+            parts = await fetch(outcome.payload[:1] if outcome.apart else outcome.payload, self._store)
         except codec.TamperedError as error:
             self._fail(number, TamperedObjectError(f"call {number}: {error}. Somebody else writes to the bucket"))
         except ObjectStoreError as error:

@@ -7,12 +7,15 @@ the value itself will be.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lambda_worker import codec
+from lambda_worker.objects import MissingObjectError, ObjectStoreError
 from lambda_worker.parcels import Place, open_parcel
-from lambda_worker.protocol import BlobRef, Outcome, Part, Payload, inline_size, number_of, payload_size
-from wren_backends.errors import SerializationError
+from lambda_worker.protocol import BlobRef, Bytes, Outcome, Part, Payload, inline_size, number_of, payload_size
+from wren_backends.errors import SerializationError, StorageError, TamperedObjectError
 
 _NAMED_BYTES = 4096
 """Pickles below this are copied into that of the arguments; what is larger takes a place of its own beside it."""
@@ -67,13 +70,42 @@ class Landed:
 
     Attributes:
         note: Its note.
-        parcels: Its values.
+        parcels: Its values by name.
         environment: Name of the execution environment that made them.
     """
 
     note: Any
-    parcels: tuple[Parcel, ...]
+    parcels: Mapping[Any, Parcel]
     environment: str
+
+
+def unpack(fetch: Callable[[], list[Bytes]], what: str) -> Any:
+    """Unpickle a value.
+
+    Args:
+        fetch: Gets the content of its payload.
+        what: How a message names it.
+
+    Raises:
+        MissingObjectError: A part of it is gone.
+        StorageError: It cannot be fetched, or was tampered with.
+        SerializationError: It cannot be unpickled here.
+    """
+    try:
+        data, *buffers = fetch()
+    except MissingObjectError:
+        raise
+    except codec.TamperedError as error:
+        raise TamperedObjectError(f"{what}: {error}. Somebody else writes to the bucket") from error
+    except ObjectStoreError as error:
+        raise StorageError(f"{what} cannot be fetched: {error}. Check bucket and credentials") from error
+    try:
+        return codec.loads([data, *map(bytearray, buffers)])  # arrays have to be writable
+    except Exception as error:
+        raise SerializationError(
+            f"{what} came back but could not be unpickled here ({type(error).__name__}: {error}). "
+            "Its class has to be importable in this process"
+        ) from error
 
 
 def land(index: Any, outcome: Outcome, environment: str, *, needs_modules: bool) -> Landed:
@@ -88,16 +120,16 @@ def land(index: Any, outcome: Outcome, environment: str, *, needs_modules: bool)
     Raises:
         SerializationError: The function did not return `Apart`.
     """
-    parcels, at = [], 1
+    parcels, at = {}, 1
     try:
         note, counts = index
-        for count in counts:
+        for name, count in counts:
             parts = outcome.payload[at : at + count]
             payload = tuple(part if isinstance(part, BlobRef) else bytes(part) for part in parts)
-            parcels.append(Parcel(payload, needs_modules))
+            parcels[name] = Parcel(payload, needs_modules)
             at += count
     except (TypeError, ValueError) as error:
         raise SerializationError(
             f"the function of call {number_of(outcome.seq)} did not return values apart: {error}"
         ) from error
-    return Landed(note, tuple(parcels), environment)
+    return Landed(note, parcels, environment)

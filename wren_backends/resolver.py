@@ -60,7 +60,7 @@ class Resolver:
             outcome: How it ended.
             parts: What has been fetched of its payload.
             frame: Where it came from.
-            finish: Makes of the value what the future is to hold.
+            finish: Makes of the value, or of the exception, what the future is to hold.
         """
         self._queue.put((call, lambda: _resolve(call, outcome, parts, frame, self._echo, finish)))
 
@@ -127,8 +127,7 @@ def _resolve(
         value = codec.loads([parts[0], *map(bytearray, parts[1:])])  # arrays have to be writable
         if outcome.kind == "error" and not isinstance(value, BaseException):
             raise TypeError(f"it unpickles as {type(value).__qualname__}, which is no exception")
-        if outcome.kind == "value":
-            value = finish(value)
+        value = finish(value)
     except BaseException as error:  # noqa: BLE001  the user's classes may raise anything
         call.future.set_exception(_unloadable(outcome, where, error))
         return

@@ -21,16 +21,8 @@ from signals import mark, marks, wait_for
 
 from wren_backends import EnvironmentLostError, StorageError, TamperedObjectError, WrenExecutor, wren_get
 from wren_backends.connection import open_store
-from wren_backends.graph import run
-from wren_backends.graph.costs import Costs
 
 MB = 1_000_000
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_measured(monkeypatch):
-    """What other tests have taught of how long tasks take decides nothing here."""
-    monkeypatch.setattr(run, "_costs", Costs())
 
 
 @pytest.fixture

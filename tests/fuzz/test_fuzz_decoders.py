@@ -28,7 +28,8 @@ EVENT = Event(
 ).to_json()
 OUTCOME = Outcome(4, "value", (b"pickle", BLOB, b"buffer"), caught=(("builtins", "UserWarning", "text", "f.py", 3),))
 FAILED = Outcome(seq=5, kind="failed", reason="exited", detail="why")
-SEALED = codec.seal(Frame("j-1", (OUTCOME, FAILED), "request", "stream", "environment", 2, 1, {"GET": 1}), KEY)
+APART = Outcome(6, "value", (b"index", b"one", b"other"), apart=True)
+SEALED = codec.seal(Frame("j-1", (OUTCOME, FAILED, APART), "request", "stream", "environment", 2, 1, {"GET": 1}), KEY)
 (_LENGTH,) = struct.unpack_from("<I", SEALED, 32)
 HEADER, SEGMENTS = json.loads(SEALED[36 : 36 + _LENGTH]), SEALED[36 + _LENGTH :]
 

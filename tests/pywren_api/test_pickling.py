@@ -11,7 +11,7 @@ import pytest
 from signals import wait_for
 
 import wren_backends.pywren as pywren
-from wren_backends import ConfigError, SerializationError, UnknownJobError
+from wren_backends import ConfigError, SerializationError, UnknownJobError, WrenExecutor
 from wren_backends.pywren import following
 
 SOON_S = 30.0
@@ -44,6 +44,16 @@ def test_another_process_waits_for_calls_and_reads_what_has_ended(pywren_executo
     )
     assert (done.stdout, done.returncode) == ("read\n", 0), done.stderr
     assert pywren.get_all_results(held) == [5, 6]
+
+
+def test_whoever_attaches_to_the_job_gets_values_and_errors_alone(pywren_executor):
+    futures = pywren_executor.map(lambda n: 1 / n, [2, 0])
+    pywren.wait(futures)
+    with WrenExecutor.attach(pywren_executor.invoker.executor.job_id) as job:
+        value, error = job.results(timeout=SOON_S).values()
+    assert value == 0.5
+    assert type(error) is ZeroDivisionError
+    assert set(vars(error)) == {"__notes__"}
 
 
 def test_the_client_may_be_gone(cloud, tmp_path, gate):

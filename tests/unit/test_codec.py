@@ -183,7 +183,8 @@ OUTCOME = Outcome(
     caught=(("builtins", "UserWarning", "text", "file.py", 3),),
 )
 FAILED = Outcome(seq=5, kind="failed", reason="exited", detail="why")
-FRAME = Frame("j-1", (OUTCOME, FAILED), "request", "stream", "environment", 2, 1000, {"GET": 1})
+APART = Outcome(seq=6, kind="value", payload=(b"index", b"one", b"other"), apart=True)
+FRAME = Frame("j-1", (OUTCOME, FAILED, APART), "request", "stream", "environment", 2, 1000, {"GET": 1})
 
 
 def plain(frame):
@@ -248,7 +249,7 @@ HEADER = {
     "events_before": 0,
     "rss": 0,
     "s3": {},
-    "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 0]],
+    "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 0, False]],
 }
 
 
@@ -266,13 +267,14 @@ def test_the_header_used_below_is_a_good_one():
         {**HEADER, "outcomes": 3},
         {**HEADER, "outcomes": [[]]},
         {**HEADER, "outcomes": [None]},
-        {**HEADER, "outcomes": [[0, "surprise", [1], "", "", 0, 0, "", "", [], 0]]},
-        {**HEADER, "outcomes": [[0, "value", [2], "", "", 0, 0, "", "", [], 0]]},
-        {**HEADER, "outcomes": [[0, "value", [-1], "", "", 0, 0, "", "", [], 0]]},
-        {**HEADER, "outcomes": [[0, "value", ["1"], "", "", 0, 0, "", "", [], 0]]},
-        {**HEADER, "outcomes": [[0, "value", [{"blob": "../x", "size": 1}], "", "", 0, 0, "", "", [], 0]]},
-        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [["too", "few"]], 0]]},
-        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], "many"]]},
+        {**HEADER, "outcomes": [[0, "surprise", [1], "", "", 0, 0, "", "", [], 0, False]]},
+        {**HEADER, "outcomes": [[0, "value", [2], "", "", 0, 0, "", "", [], 0, False]]},
+        {**HEADER, "outcomes": [[0, "value", [-1], "", "", 0, 0, "", "", [], 0, False]]},
+        {**HEADER, "outcomes": [[0, "value", ["1"], "", "", 0, 0, "", "", [], 0, False]]},
+        {**HEADER, "outcomes": [[0, "value", [{"blob": "../x", "size": 1}], "", "", 0, 0, "", "", [], 0, False]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [["too", "few"]], 0, False]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], "many", False]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 0, 1]]},
         {**HEADER, "s3": 3},
         {**HEADER, "s3": {"GET": "many"}},
         {**HEADER, "s3": {"GET": float("inf")}},

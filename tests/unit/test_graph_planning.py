@@ -267,9 +267,7 @@ def test_a_rest_is_sent_back_with_tasks_values_and_no_more():
         Task("rest", add, TaskRef("alias"), TaskRef("constant"), TaskRef("given")),
     )
     left = run_step(tasks, {"given": 7}, (("rest", 100),), patience_s=0.01)
-    seconds, extra = left.note
-    assert len(seconds) == 1
-    assert extra == ["made"]
-    assert left.values == [(1, 0)]
+    assert len(left.note) == 1
+    assert left.values == [("made", 1, 0)]
     done = run_step(tasks, {"given": 7}, (("rest", 100),))
-    assert done.values == [(13, 100)]
+    assert done.values == [("rest", 13, 100)]

@@ -246,14 +246,12 @@ class Computation:
             raise with_remote_frames(error)
 
     def _arrived(self, landed: Landed, step: Step) -> None:
-        of_nodes, extra = landed.note
-        seconds = step.seconds(of_nodes)
+        seconds = step.seconds(landed.note)
         for key, took_s in seconds.items():
             _costs.learn(key, self._plan.nodes[key], took_s)
         self._step_s += 0.1 * (sum(seconds.values()) - self._step_s)
-        made = [key for key in step.outputs if key in seconds] + extra
         promised = {key: size for key, size in step.outputs.items() if key in step.promised}
-        for key, parcel in zip(made, landed.parcels, strict=True):
+        for key, parcel in landed.parcels.items():
             self._held.land(key, parcel, promised.pop(key, None))
         for size in promised.values():  # of what came back undone
             self._held.inline.settle(size, 0)
@@ -264,7 +262,7 @@ class Computation:
             self._held.forget_parcel(gone.key)
             self._board.release(step.keys)
             return
-        self._finish(seconds, {key: self._held.size(key) for key in made})
+        self._finish(seconds, {key: self._held.size(key) for key in landed.parcels})
         self._board.release([key for key in step.keys if key not in seconds])
 
     def _finish(self, keys: Iterable[Key], sizes: Mapping[Key, int]) -> None:
@@ -361,4 +359,4 @@ class Computation:
 def _discard_late(executor: WrenExecutor, future: Future[Landed]) -> None:
     """Nobody waits any more for what a call has made."""
     if not future.cancelled() and future.exception() is None:
-        executor.discard([ref for parcel in future.result().parcels for ref in parcel.own_refs])
+        executor.discard([ref for parcel in future.result().parcels.values() for ref in parcel.own_refs])

@@ -78,7 +78,7 @@ def _attach(config: Config, job_id: str) -> AttachedJob:
     connection, end = connect(config), time.monotonic() + _RECORD_LIMIT_S
     while True:
         try:
-            return AttachedJob(connection, job_id, forward_output=config.forward_output)
+            return AttachedJob(connection, job_id, forward_output=config.forward_output, with_times=True)
         except UnknownJobError as error:
             if time.monotonic() > end:
                 if connection.is_local:
