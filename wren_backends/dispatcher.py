@@ -289,9 +289,13 @@ class Dispatcher:
             while True:
                 self._changed.clear()
                 self._take_in()
-                if self._cancelling or self.broken is not None:
+                if self.broken is not None:
                     self._engine.drop_waiting(cancel=self._cancelling)
                 self._engine.pump()
+                if self._cancelling:
+                    # After that: calls that found a free slot have begun, as in a pool of threads, however soon
+                    # `shutdown` came after them.
+                    self._engine.drop_waiting(cancel=True)
                 if self._closing and self._is_idle():
                     await self._engine.finish()
                     break

@@ -196,6 +196,16 @@ def test_shutdown_that_cancels(cloud, gate):
     executor.shutdown()
 
 
+@pytest.mark.parametrize("mode", ["direct", "s3"])
+def test_calls_that_found_a_slot_have_begun_however_soon_shutdown_cancels(cloud, gate, mode):
+    executor = WrenExecutor(2, mode=mode)
+    futures = [executor.submit(gate.hold, number) for number in range(6)]
+    executor.shutdown(wait=False, cancel_futures=True)
+    gate.open()
+    executor.shutdown()
+    assert [future.cancelled() for future in futures] == [False] * 2 + [True] * 4
+
+
 def test_after_shutdown_nothing_is_taken(cloud):
     executor = WrenExecutor(2)
     executor.shutdown()
