@@ -16,13 +16,11 @@ from random import Random
 from typing import Any
 
 from lambda_worker import codec
-from lambda_worker.objects import ObjectStore, ObjectStoreError
+from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import (
     EVENT_BUDGET_BYTES,
     BlobRef,
     Bytes,
-    Frame,
-    Outcome,
     Payload,
     seq_when_sent_anew,
 )
@@ -32,19 +30,17 @@ from wren_backends.calls import Call, Group, Numbers, event_size
 from wren_backends.carrier import ENVIRONMENT_ENDED, Carrier, Initializer, Trip
 from wren_backends.config import Config
 from wren_backends.connection import Connection, open_store
+from wren_backends.delivery import Delivery, attempts_at
 from wren_backends.errors import (
     BrokenWrenExecutor,
     EnvironmentLostError,
     InvocationError,
     OutOfMemoryError,
-    StorageError,
-    TamperedObjectError,
     WrenError,
 )
 from wren_backends.events import Journal, logger
 from wren_backends.gather import gather_some
 from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
-from wren_backends.parcels import land
 from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
@@ -133,6 +129,7 @@ class Engine:
         # Where a call must not run twice, it must not share the fate of others either.
         together = config.calls_per_invocation if config.max_attempts > 1 else 1
         self._schedule = Schedule(max_workers, together, event_bytes)
+        self._delivery = Delivery(config, journal, self._schedule, self.blobs, resolver, self.fetch)
         self._tasks: dict[asyncio.Task[None], Invocation] = {}
         self._resting: dict[Group, asyncio.TimerHandle] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -236,10 +233,12 @@ class Engine:
     def give_up(self, error: BrokenWrenExecutor) -> None:
         """The event loop is gone: nothing that waits may wait for ever."""
         self.broken = error
-        self._fail([call for call in self._schedule.clear() if call.future.set_running_or_notify_cancel()], error)
+        self._delivery.fail(
+            [call for call in self._schedule.clear() if call.future.set_running_or_notify_cancel()], error
+        )
         under_way = [invocation.group for invocation in self._tasks.values()]
         for group in (*under_way, *self._resting, *self._schedule.clear_again()):
-            self._fail(group.stranded, error)
+            self._delivery.fail(group.stranded, error)
 
     def _on_cloud_gone(self, error: BrokenWrenExecutor) -> None:
         """The local cloud has ended: nothing that was sent there comes back, and nothing need be sent."""
@@ -325,7 +324,7 @@ class Engine:
 
     def _abandon(self, calls: Collection[Call]) -> None:
         for call in calls:
-            self._fail([call], CancelledError(f"{call.label} was abandoned"))
+            self._delivery.fail([call], CancelledError(f"{call.label} was abandoned"))
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         invocation = self._tasks.pop(task)
@@ -338,7 +337,7 @@ class Engine:
         elif (error := task.exception()) is not None:
             logger.error("invocation.crashed calls=%s", group.label, exc_info=error)
             for call in group.stranded:
-                self._fail([call], InvocationError(f"{call.label}: {type(error).__name__}: {error}"))
+                self._delivery.fail([call], InvocationError(f"{call.label}: {type(error).__name__}: {error}"))
 
     # ---- the life of an invocation
 
@@ -361,7 +360,7 @@ class Engine:
                 return
             self._end_rivals(invocation)
             self._learn(invocation, trip)
-            await self._deliver(group, trip.frame)
+            await self._delivery.deliver(group, trip.frame)
 
     def _carrier_of(self, group: Group) -> Carrier:
         return self._larger_carrier if group.enlarged and self._larger_carrier else self._carrier
@@ -399,7 +398,9 @@ class Engine:
             if fault.is_too_large and len(group.calls) > 1:
                 self._schedule.split(group, group.attempt, group.deaths)
             else:
-                self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), 0))
+                self._delivery.fail(
+                    group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), 0)
+                )
         else:
             self._back_off(invocation, fault, now)
 
@@ -410,9 +411,9 @@ class Engine:
         lost = fault.kind == "lost"
         may_have_run = lost or (fault.kind == "service" and not group.repeatable and fault.code != MISSING_BLOB)
         deaths = group.deaths + may_have_run
-        if now - since > self._config.retry_budget_s or deaths >= self._attempts(group):
+        if now - since > self._config.retry_budget_s or deaths >= attempts_at(group, self._config):
             function = self._function_of(group)
-            self._fail(group.stranded, faults.invoke_fault(fault, group.label, function, now - since, deaths))
+            self._delivery.fail(group.stranded, faults.invoke_fault(fault, group.label, function, now - since, deaths))
             return
         changed = again(
             group,
@@ -428,9 +429,6 @@ class Engine:
         delay_s = backoff_s(changed.refusals + (_LOST_BACKOFF if lost else 0), self._rng)
         self._say_refused(fault, delay_s)
         self._resting[changed] = self._loop.call_later(delay_s, self._on_rested, changed)
-
-    def _attempts(self, group: Group) -> int:
-        return self._config.max_attempts if group.repeatable else 1
 
     def _function_of(self, group: Group) -> str:
         return self._carrier_of(group).function
@@ -451,7 +449,9 @@ class Engine:
             self._starved_since = now
         elif now - self._starved_since > self._config.retry_budget_s:
             spent_s = now - self._starved_since
-            self._fail(group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), spent_s))
+            self._delivery.fail(
+                group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), spent_s)
+            )
             return
         if self._starved_since is not None:
             self._vigil.refused(fault, self._starved_since)
@@ -477,25 +477,25 @@ class Engine:
         if isinstance(error, BrokenWrenExecutor) and self.broken is None:
             self.broken = error
             logging.getLogger("concurrent.futures").critical("Exception in initializer:\n%s", error)
-        self._fail(group.stranded, error)
+        self._delivery.fail(group.stranded, error)
 
     def _regroup(self, group: Group, error: WrenError) -> None:
         """An environment died under a group: its calls travel again alone, or have this for their end."""
-        attempt, deaths, most = group.attempt + 1, group.deaths + 1, self._attempts(group)
+        attempt, deaths, most = group.attempt + 1, group.deaths + 1, attempts_at(group, self._config)
         if len(group.calls) > 1 and deaths < most:
             self._journal.say("invocation.split", logging.INFO, calls=len(group.calls), error=type(error).__name__)
             self._schedule.split(group, attempt, deaths)
         elif self._may_enlarge(group, error):
             for call in group.stranded:
-                self._travel_anew(call, "call.enlarged", enlarged=True)
+                self._delivery.send_anew(call, "call.enlarged", enlarged=True)
         elif self._may_repeat(error) and deaths < most:
             self._journal.say("invocation.retried", logging.INFO, attempt=attempt, reason=type(error).__name__)
             # It had been taken in: refusals before that and after it are not in a row.
             self._schedule.add_again(again(group, attempt=attempt, deaths=deaths, refusals=0, refused_since=None))
         elif self._may_repeat(error):
-            self._fail(group.stranded, type(error)(f"{error} (attempt {deaths} of {most})"))
+            self._delivery.fail(group.stranded, type(error)(f"{error} (attempt {deaths} of {most})"))
         else:
-            self._fail(group.stranded, error)
+            self._delivery.fail(group.stranded, error)
 
     def _may_enlarge(self, group: Group, error: WrenError) -> bool:
         small = self._larger_carrier is not None and not group.enlarged
@@ -505,14 +505,6 @@ class Engine:
     def _may_repeat(self, error: WrenError) -> bool:
         """Whether an attempt at a call that was alone may end better the next time."""
         return isinstance(error, EnvironmentLostError) or self._config.retry_exhausted
-
-    # ---- delivery
-
-    def _fail(self, calls: Collection[Call], error: WrenError | CancelledError) -> None:
-        for call in list(calls):
-            call.group = None
-            self._journal.say("call.failed", call=call.label, error=type(error).__name__)
-            self._resolver.fail(call, type(error)(*error.args))
 
     def _learn(self, invocation: Invocation, trip: Trip) -> None:
         group, frame, seconds = invocation.group, trip.frame, [outcome.seconds for outcome in trip.frame.outcomes]
@@ -542,71 +534,3 @@ class Engine:
             reused=frame.reused.get("blobs", 0),
             reused_bytes=frame.reused.get("bytes", 0),
         )
-
-    async def _deliver(self, group: Group, frame: Frame) -> None:
-        outcomes = {outcome.seq: outcome for outcome in frame.outcomes}
-        for call in group.stranded:
-            outcome = outcomes.get(call.seq)
-            if outcome is None:
-                # What is committed under this number is from an attempt with other company, or one that ran out of
-                # time before this call's turn.
-                self._schedule.add_again(Group([call], group.attempt + 1, group.deaths, enlarged=group.enlarged))
-            elif outcome.kind == "value" or seq_when_sent_anew(call.seq) is None:
-                await self._hand_over(call, outcome, frame)
-            elif outcome.kind == "error" and call.retries_left > 0:
-                call.retries_left -= 1
-                self._travel_anew(call, "call.retried")
-            elif outcome.reason == "missing_blob" and self._can_send_again(call):
-                self._travel_anew(call, "call.sent_again")
-            elif self._may_end_better(outcome, group):
-                self._travel_anew(call, "call.retried", deaths=group.deaths + 1, enlarged=group.enlarged)
-            else:
-                await self._hand_over(call, outcome, frame)
-
-    def _may_end_better(self, outcome: Outcome, group: Group) -> bool:
-        """Whether what kept a call from its end may have passed when it is run again."""
-        if group.deaths + 1 >= self._attempts(group):
-            return False
-        # A call that was stopped at the time limit may have begun late, after others of its group.
-        late = outcome.reason == "time_limit" and (len(group.calls) > 1 or self._config.retry_exhausted)
-        return late or outcome.reason == "storage"
-
-    def _travel_anew(self, call: Call, said: str, *, deaths: int = 0, enlarged: bool = False) -> None:
-        """Send a call under another `seq`: what may be committed under the old one stands for good."""
-        seq = seq_when_sent_anew(call.seq)
-        assert seq is not None, "whoever calls this has asked"
-        call.seq = seq
-        self._journal.say(said, logging.INFO, call=call.label)
-        self._schedule.add_again(Group([call], deaths=deaths, enlarged=enlarged))
-
-    def _can_send_again(self, call: Call) -> bool:
-        """Forget blobs that have vanished; whether all of them can be uploaded once more."""
-        at_hand = all([self.blobs.forget(ref) for ref in call.blobs()])
-        call.sent_again, before = True, call.sent_again
-        return at_hand and not before
-
-    async def _hand_over(self, call: Call, outcome: Outcome, frame: Frame) -> None:
-        if outcome.reason == "tampered_blob":
-            for ref in call.blobs():
-                self.blobs.forget(ref, overwrite=True)
-        apart = call.apart and outcome.kind == "value"
-        try:
-            parts = await self.fetch(outcome.payload[:1] if apart else outcome.payload)
-        except codec.TamperedError as error:
-            self._fail([call], TamperedObjectError(f"{call.label}: {error}. Somebody else writes to the bucket"))
-        except ObjectStoreError as error:
-            self._fail([call], StorageError(f"{call.label}: its result cannot be fetched: {error}"))
-        else:
-            call.group = None
-            self._journal.say("call.finished", seq=call.seq, kind=outcome.kind)
-            if apart:
-                with_modules = call.modules is not None
-                self._resolver.resolve(
-                    call,
-                    outcome,
-                    parts,
-                    frame,
-                    lambda index: land(index, outcome, frame.environment_id, needs_modules=with_modules),
-                )
-            else:
-                self._resolver.resolve(call, outcome, parts, frame)

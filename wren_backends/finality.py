@@ -1,6 +1,6 @@
 """Whether how an attempt at a call ended is how the call ended, as somebody sees it who is not its client.
 
-The client decides that (`Engine._deliver`, `Engine._regroup`), and may be dead. What a reader has to go by is its
+The client decides that (`Delivery.deliver`, `Engine._regroup`), and may be dead. What a reader has to go by is its
 settings, which are in the job's record, and that it writes this record when it sends calls again.
 """
 
@@ -64,7 +64,7 @@ def is_settled(ending: Ending, found: ReadRecord, read_at: float, patience_s: fl
 
 
 def outcome_may_change(outcome: Outcome, frame: Frame, record: JobRecord | None) -> bool:
-    """Whether a client that is alive may send the call anew, as `Engine._deliver` decides."""
+    """Whether a client that is alive may send the call anew, as `Delivery.deliver` decides."""
     if outcome.kind == "error":
         return outcome.retries > 0
     if record is None or outcome.reason == "missing_blob":
