@@ -144,7 +144,7 @@ class JobRecord:
         if record.get("job") != job_id:
             raise ProtocolError(f"a record of job {record.get('job')!r:.80} lies where that of {job_id!r} belongs")
         by, mode, function = _mapping(record.get("by")), record.get("mode"), _text(record, "function")
-        larger = _text(record, "larger_function")
+        larger = _text(record, "larger_function") if "larger_function" in record else ""
         if mode not in ("direct", "s3") or not all(_FUNCTION_NAME.fullmatch(one) for one in (function, larger or "-")):
             raise ProtocolError("the record names no mode or no function")
         return cls(
