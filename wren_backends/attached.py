@@ -22,7 +22,7 @@ from lambda_worker.protocol import Bytes, Frame, Outcome, ProtocolError, check_j
 from lambda_worker.timed import without_times
 from wren_backends import loops
 from wren_backends.connection import Connection, open_store
-from wren_backends.errors import ConfigError, InvocationError, WrenError
+from wren_backends.errors import ConfigError, InvocationError, StorageError, TamperedObjectError, WrenError
 from wren_backends.events import PROCESS, Journal, Listener, logger
 from wren_backends.follower import Follower
 from wren_backends.made import MadeValues
@@ -139,6 +139,15 @@ class AttachedJob:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and `_end` has seen to the call
             self._loop.call_soon_threadsafe(self._follower.expect, seq)
         return known.future
+
+    def can_tell(self, seq: int) -> bool:
+        """Whether `future(seq)` tells, or will, what became of a call, rather than that S3 could not be asked."""
+        with self._lock:
+            known, is_over = self._calls.get(seq), self._ended is not None
+        if known is None or not known.future.done():
+            return not is_over
+        error = known.future.exception()
+        return not isinstance(error, StorageError) or isinstance(error, TamperedObjectError)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every call that is known has ended; returns whether that is so after `timeout` seconds."""

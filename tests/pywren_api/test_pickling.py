@@ -46,6 +46,41 @@ def test_another_process_waits_for_calls_and_reads_what_has_ended(pywren_executo
     assert pywren.get_all_results(held) == [5, 6]
 
 
+def test_results_that_are_read_one_by_one_share_an_attachment(pywren_executor, gate, tmp_path, run_script):
+    futures = pywren_executor.map(gate.hold, range(60))
+    (tmp_path / "futures").write_bytes(pickle.dumps(futures))
+    gate.open()
+    pywren.wait(futures)
+    done = run_script(
+        f"""
+        import pickle, sys, threading
+        sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
+        from signals import wait_for
+        from wren_backends.pywren import following
+
+        class Counted(following.AttachedJob):
+            made = 0
+
+            def __init__(self, *arguments, **options):
+                Counted.made += 1
+                super().__init__(*arguments, **options)
+
+        def is_attached():
+            return any(thread.name.startswith("wren-attached") for thread in threading.enumerate())
+
+        following.AttachedJob, following.IDLE_S = Counted, 0.1
+        first, *rest = pickle.load(open("futures", "rb"))
+        assert first.result() == 0
+        wait_for(lambda: not is_attached())
+        following.IDLE_S = 60.0
+        assert [future.result() for future in rest] == list(range(1, 60))
+        assert is_attached()
+        print(Counted.made)
+        """
+    )
+    assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
+
+
 def test_whoever_attaches_to_the_job_gets_values_and_errors_alone(pywren_executor):
     futures = pywren_executor.map(lambda n: 1 / n, [2, 0])
     pywren.wait(futures)

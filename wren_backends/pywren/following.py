@@ -1,4 +1,4 @@
-"""Futures of calls that another process made, over one `AttachedJob` for each job that somebody waits for."""
+"""Futures of calls that another process made, over one `AttachedJob` for each job that is being read."""
 
 from __future__ import annotations
 
@@ -37,12 +37,19 @@ class Place:
     log_group: str
 
 
+IDLE_S = 30.0
+"""How long a job stays attached, in seconds, when no future of it is waited for: results are often read one by one, and
+each attachment reads all of the job's outcomes."""
+
+
 @dataclass(eq=False, slots=True)
 class _Followed:
     """A job, and how many futures of it are waited for."""
 
     job: AttachedJob
     waiting: int = 0
+    idle_since: float = 0.0
+    has_timer: bool = False
 
 
 _lock = threading.Lock()
@@ -50,7 +57,7 @@ _followed: dict[tuple[Config, str], _Followed] = {}
 
 
 def follow(place: Place, seq: int) -> CallFuture:
-    """The future of a call of another process's job; the job is let go of when all that are waited for have ended.
+    """The future of a call of another process's job; the job is let go of some time after the last one has ended.
 
     Args:
         place: Where its outcome lies.
@@ -63,14 +70,14 @@ def follow(place: Place, seq: int) -> CallFuture:
     key = place.config, place.job_id
     with _lock:
         found = _followed.get(key)
-        if found is None:
+        if found is None or not found.job.can_tell(seq):
             found = _followed[key] = _Followed(_attach(*key))
         found.waiting += 1
     ours = CallFuture(abandon=lambda _: None)
     ours.set_running_or_notify_cancel()
     theirs = found.job.future(seq)
     theirs.add_done_callback(lambda ended: _copy(ended, ours))
-    theirs.add_done_callback(lambda _: _release(key))
+    theirs.add_done_callback(lambda _: _release(key, found))
     return ours
 
 
@@ -99,15 +106,32 @@ def _copy(theirs: Future[Any], ours: CallFuture) -> None:
         ours.set_exception(error)
 
 
-def _release(key: tuple[Config, str]) -> None:
+def _release(key: tuple[Config, str], found: _Followed) -> None:
     with _lock:
-        found = _followed.get(key)
-        if found is None:
-            return
         found.waiting -= 1
+        found.idle_since = time.monotonic()
+        if not found.waiting and not found.has_timer:
+            found.has_timer = True
+            _close_later(key, found, IDLE_S)
+
+
+def _close_later(key: tuple[Config, str], found: _Followed, delay_s: float) -> None:
+    timer = threading.Timer(delay_s, _close_if_idle, (key, found))
+    timer.name, timer.daemon = f"wren-idle-{key[1]}", True
+    timer.start()
+
+
+def _close_if_idle(key: tuple[Config, str], found: _Followed) -> None:
+    with _lock:
+        left_s = found.idle_since + IDLE_S - time.monotonic()
         if found.waiting:
+            found.has_timer = False
             return
-        del _followed[key]
+        if left_s > 0:
+            _close_later(key, found, left_s)
+            return
+        if _followed.get(key) is found:
+            del _followed[key]
     found.job.close()
 
 
