@@ -131,6 +131,18 @@ def test_small_values_cost_no_request_to_s3(executor):
     assert after.get("PUT", 0) == before.get("PUT", 0)
 
 
+def test_small_tasks_whose_kind_was_measured_go_together(executor):
+    def total():
+        return dask.delayed(sum)([dask.delayed(operator.neg, pure=False)(one) for one in range(1500)])
+
+    assert compute(total(), executor) == -sum(range(1500))
+    before, invoked = executor.journal.counts["call.submitted"], executor.journal.counts["invocation.started"]
+    assert compute(total(), executor) == -sum(range(1500))
+    assert executor.journal.counts["call.submitted"] - before < 60
+    assert executor.journal.counts["invocation.started"] - invoked < 60
+    assert not executor.journal.counts.get("s3.worker.PUT")
+
+
 def test_a_value_that_many_need_is_made_and_put_once(executor, tmp_path):
     made = str(tmp_path / "made")
 

@@ -139,7 +139,34 @@ def test_large_fan_ins_are_not():
 
 
 def test_a_fan_in_is_taken_in_as_far_as_it_is_worth_it():
-    assert set(step_of(TREE, ["top"], first="leaf0", cost=WORTH_S / 4)) == {"leaf0", "leaf1", "low"}
+    assert set(step_of(TREE, ["top"], first="leaf0", cost=WORTH_S / 3)) == {"leaf0", "leaf1", "low"}
+
+
+MANY = {**{f"one{n}": (inc, n) for n in range(5000)}, "all": (add, *(f"one{n}" for n in range(5000)))}
+
+
+def test_small_tasks_that_are_ready_go_together():
+    board = board_of(MANY, ["all"])
+    limits = Limits(1000.0, lambda key: WORTH_S / 10)
+    steps = []
+    while (first := board.pop()) is not None:
+        steps.append(grow(board, first, limits))
+        board.claim(steps[-1])
+    assert {len(step) for step in steps} == {10}
+    assert sorted(key for step in steps for key in step) == sorted(set(MANY) - {"all"})
+
+
+def test_what_one_step_takes_in_that_has_nothing_to_do_with_it_is_bounded():
+    assert 2 < len(step_of(MANY, ["all"], cost=0.0)) <= 200
+
+
+def test_large_tasks_and_those_of_other_traits_do_not_go_with_small_ones():
+    board = board_of(MANY, ["all"])
+    first, other = board.pop(), board.pop()
+    board.release([other])
+    assert grow(board, first, Limits(1000.0, lambda key: LARGE if key == other else SMALL)) == [first]
+    assert grow(board, first, Limits(1000.0, lambda key: SMALL, alike=lambda one, two: one == two)) == [first]
+    assert board.pop() == other
 
 
 def test_fetching_large_values_is_not_small():
@@ -229,6 +256,13 @@ def test_promises_never_exceed_what_the_client_is_to_hold():
     assert sum(budget.promise(1) for _ in range(100_000)) <= 32 * 1024 * 1024
 
 
+def test_small_values_find_room_while_thousands_of_calls_are_under_way():
+    budget = InlineBudget(1 << 30)
+    assert min(budget.promise(1) for _ in range(4000)) >= 512
+    assert InlineBudget(1 << 30).promise(1, expected=1000.0) == 2000
+    assert InlineBudget(1 << 30).promise(1, expected=10.0) == 512
+
+
 def test_what_many_need_is_named_rather_than_repeated():
     assert InlineBudget(1 << 20).promise(1) == 32 * 1024
     assert InlineBudget(1 << 20).promise(1000) == 1048
@@ -251,6 +285,16 @@ def test_measured_durations_take_the_place_of_guesses():
     costs.learn("f-1", task, 0.001)
     assert costs.of("f-2", task) == 0.001
     assert costs.of("d", DataNode("d", 1)) > 0
+
+
+def test_the_largest_value_of_a_kind_is_expected_until_it_is_long_ago():
+    costs, task = Costs(), Task("f-1", inc, 1)
+    assert costs.size_of("f-1", task) is None
+    costs.learn_size("f-1", task, 1000)
+    costs.learn_size("f-1", task, 10)
+    assert 500 < costs.size_of("f-2", task) < 1000
+    costs.learn_size("f-1", task, 2000)
+    assert costs.size_of("f-2", task) == 2000
 
 
 def test_a_rest_is_sent_back_with_tasks_values_and_no_more():

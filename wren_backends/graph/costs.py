@@ -1,4 +1,4 @@
-"""How long tasks take: what was measured of their kind in this process, and a first guess until then."""
+"""How long tasks take and what they make: what was measured of their kind in this process, and a guess until then."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _REMEMBERED_KINDS = 4096
 
 
 class Costs:
-    """Mean durations by kind; the newest count most."""
+    """Mean durations and large sizes by kind; the newest count most."""
 
     def __init__(self) -> None:
         self._means_s: dict[str, float] = {}
+        self._sizes: dict[str, float] = {}
 
     def learn(self, key: Key, node: Any, seconds: float) -> None:
         """A task took so long in a worker."""
@@ -42,6 +43,18 @@ class Costs:
         self._means_s[kind] = seconds if before is None else before + _WEIGHT * (seconds - before)
         if len(self._means_s) > _REMEMBERED_KINDS:
             del self._means_s[next(iter(self._means_s))]
+
+    def learn_size(self, key: Key, node: Any, size: int) -> None:
+        """A task's value has so many bytes."""
+        kind = kind_of(key, node)
+        before = self._sizes.get(kind, 0.0)
+        self._sizes[kind] = max(size, before + _WEIGHT * (size - before))
+        if len(self._sizes) > _REMEMBERED_KINDS:
+            del self._sizes[next(iter(self._sizes))]
+
+    def size_of(self, key: Key, node: Any) -> float | None:
+        """How many bytes a task's value is expected to have at most; None if nothing is known of its kind."""
+        return self._sizes.get(kind_of(key, node))
 
     def of(self, key: Key, node: Any) -> float:
         """How long a task is expected to take, in seconds, without fetching what it needs."""

@@ -6,7 +6,8 @@ A **step** is what one call runs: tasks, one after the other. It begins with a t
   and it would only have to fetch what was just made;
 - light tasks, all of whose inputs are in the step or there: cutting a value into pieces where it was made, so that each
   of those who need a piece fetches no more than that;
-- a task that gathers, with all that it still waits for, if together they take no longer than a call of their own costs.
+- a task that gathers, with all that it still waits for, if together they take no longer than a call of their own costs;
+- further tasks that are ready, if all of them together take no longer than that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _LEAST_S = 25e-6
 """The least that a task is taken to need, so that not too many are looked at for one step."""
 
 _MOST_TASKS = 2000
+
+_MOST_BESIDE = 128
+"""Tasks of one step that have nothing to do with each other: what each needs and makes travels with the others'."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,26 @@ class _Step:
 
     def grow(self) -> list[Key]:
         if not self._limits.alone(self._first):
-            while self._new and len(self._inside) < _MOST_TASKS:
-                self._follow(self._new.popleft())
+            self._follow_all()
+            self._fill_up()
         return list(self._inside)
+
+    def _follow_all(self) -> None:
+        while self._new and len(self._inside) < _MOST_TASKS:
+            self._follow(self._new.popleft())
+
+    def _fill_up(self) -> None:
+        """Take in what would go next, as long as a call of its own would cost more than to wait for it here."""
+        for _ in range(_MOST_BESIDE):
+            if self._total_s >= WORTH_S or (other := self._board.pop()) is None:
+                return
+            if other in self._inside:
+                continue
+            if not self._may_take(other) or self._total_s + max(self._cost(other), _LEAST_S) > WORTH_S:
+                self._board.release([other])
+                return
+            self._take([other])
+            self._follow_all()
 
     def _take(self, keys: list[Key]) -> None:
         for key in keys:

@@ -9,7 +9,10 @@ network take less than that at 50 Mbit/s."""
 
 _SPREAD_BYTES = 1024 * 1024
 _LEAST_BYTES = 512
-_SHARE = 32
+_SHARE = 1024
+"""What is promised at a time: so, a few thousand calls may be under way before even small values find no room."""
+
+_SLACK = 2.0
 
 
 class InlineBudget:
@@ -23,13 +26,19 @@ class InlineBudget:
         self._largest = min(inline_limit_bytes, _LARGEST_BYTES)
         self._left = _MOST_BYTES
 
-    def promise(self, users: int) -> int:
-        """How many bytes of a value may come to the client that so many tasks need; they are set aside.
+    def promise(self, users: int, expected: float | None = None) -> int:
+        """How many bytes of a value may come to the client; they are set aside.
+
+        Args:
+            users: How many tasks need it.
+            expected: Bytes that it is expected to have at most; None: nobody knows.
 
         Whatever is promised, the sum never goes beyond 32 MiB, and all that is sent on of one value not beyond 1 MiB,
         but for values so small that it would not pay to name them.
         """
         limit = min(self._largest, self._left // _SHARE, max(_LEAST_BYTES, _SPREAD_BYTES // max(1, users)))
+        if expected is not None:
+            limit = min(limit, max(_LEAST_BYTES, int(_SLACK * expected)))
         self._left -= limit
         return limit
 

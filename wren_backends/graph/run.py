@@ -184,7 +184,7 @@ class Computation:
             if key in self._plan.home and not users and not self._leave:
                 outputs[key] = FRAME_BUDGET_BYTES  # it is on its way to this process
             elif users or key in self._plan.home or self._watch.wants_values:
-                outputs[key] = self._held.inline.promise(users)
+                outputs[key] = self._held.inline.promise(users, _costs.size_of(key, self._plan.nodes[key]))
                 promised.append(key)
         travelling = tuple(one for one in needs if not self._plan.is_trivial(one))
         patience_s = math.inf if is_one_branch(keys, self._plan) else _PATIENCE_S
@@ -252,6 +252,7 @@ class Computation:
         self._step_s += 0.1 * (sum(seconds.values()) - self._step_s)
         promised = {key: size for key, size in step.outputs.items() if key in step.promised}
         for key, parcel in landed.parcels.items():
+            _costs.learn_size(key, self._plan.nodes[key], parcel.size)
             self._held.land(key, parcel, promised.pop(key, None))
         for size in promised.values():  # of what came back undone
             self._held.inline.settle(size, 0)
