@@ -8,7 +8,7 @@ objects in S3. So a value of any size costs the client a name, and only who need
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lambda_worker.protocol import Bytes, Part
@@ -29,6 +29,22 @@ class Place(bytearray):
 def open_parcel(data: Bytes, *buffers: Bytes) -> Any:
     """Unpickle a parcel: what it is pickled as calls this in the worker."""
     return pickle.loads(data, buffers=buffers)
+
+
+class _InBand:
+    """Pickles as the value that `parts` are the payload of, with its buffers in the pickle itself."""
+
+    def __init__(self, parts: Sequence[Bytes]) -> None:
+        self._parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        data, *buffers = self._parts
+        return open_parcel, (bytes(data), *map(pickle.PickleBuffer, buffers))
+
+
+def in_one(parts: Sequence[Bytes]) -> bytes:
+    """A payload of one part that stands for the same value: one object in S3, for a copy at either end."""
+    return pickle.dumps(_InBand(parts), protocol=5)
 
 
 class Apart:

@@ -27,7 +27,7 @@ from lambda_worker.capture import Capture
 from lambda_worker.guard import Guard
 from lambda_worker.modules import ModulePath
 from lambda_worker.objects import DeniedError, MissingObjectError, ObjectStore, ObjectStoreError
-from lambda_worker.parcels import Apart
+from lambda_worker.parcels import Apart, in_one
 from lambda_worker.protocol import (
     FRAME_BUDGET_BYTES,
     BlobRef,
@@ -60,6 +60,10 @@ _CAPTURE_CHARS_PER_EVENT = 512 * 1024
 _DETAIL_CHARS = 64 * 1024  # even if each is six in JSON, a refusal is far from what Lambda allows a response
 _FRAME_LIMIT_BYTES = FRAME_BUDGET_BYTES + 256 * 1024
 _SMALLEST_CACHE_BYTES = 64 * 1024 * 1024
+
+_TOGETHER_BYTES = 4 * 1024 * 1024
+"""Parts of a value that together are no larger are put as one object: to copy so much takes a millisecond or two, and a
+request some 15."""
 
 _SIDE_BY_SIDE = 16
 """Requests to S3 at once: each waits some 15 ms, while a few fill what an environment has of network."""
@@ -418,7 +422,7 @@ class Runner:
 
     def _pack_apart(self, value: Apart, budget: _Budget, job_id: str, seq: int, store: ObjectStore) -> Payload:
         """Payloads of several values, behind a pickle that names them and says where each begins."""
-        dumped = [(name, _dump_value(one), limit) for name, one, limit in value.values]
+        dumped = [(name, _together(_dump_value(one), limit), limit) for name, one, limit in value.values]
         index = pickle.dumps((value.note, [(name, len(parts)) for name, parts, _ in dumped]))
         budget.take(len(index))
         packed: list[Part] = [index]
@@ -450,6 +454,15 @@ class _Budget:
             return False
         self.left -= size
         return True
+
+
+def _together(parts: tuple[Bytes, ...], inline_limit: int) -> tuple[Bytes, ...]:
+    """A payload as one part, if several small parts of it would each become an object."""
+    spilt, room = [], _Budget(inline_limit)
+    for part in parts:
+        if not room.take(len(part)):
+            spilt.append(len(part))
+    return (in_one(parts),) if len(spilt) > 1 and sum(spilt) <= _TOGETHER_BYTES else parts
 
 
 def _side_by_side(work: Callable[[BlobRef], T], refs: Iterable[BlobRef]) -> list[T]:

@@ -159,6 +159,25 @@ def test_a_value_that_many_need_is_made_and_put_once(executor, tmp_path):
     assert executor.journal.counts["reused.bytes"] >= 300_000 * 8
 
 
+def test_a_value_of_several_buffers_is_one_object(executor):
+    def arrays(size):
+        fixed = np.arange(size) * 3
+        fixed.flags.writeable = False
+        return [np.arange(size), np.arange(size) / 2, fixed]
+
+    def spoil(arrays, by):
+        for one in arrays[:2]:
+            one[0] += by
+        assert not arrays[2].flags.writeable
+        return [float(one.sum()) for one in arrays]
+
+    made = dask.delayed(arrays)(30_000)
+    found = dask.compute(*(dask.delayed(spoil)(made, by) for by in (1, 2)), scheduler=wren_get, executor=executor)
+    sums = [float(one.sum()) for one in arrays(30_000)]
+    assert found == ([sums[0] + 1, sums[1] + 1, sums[2]], [sums[0] + 2, sums[1] + 2, sums[2]])
+    assert executor.journal.counts["s3.worker.PUT"] == 1
+
+
 def test_a_task_may_write_to_its_inputs_and_no_other_sees_it(executor):
     def spoil(array, n):
         before = int(array.sum())
