@@ -688,6 +688,23 @@ def test_annotations_that_cannot_be_met_are_refused(executor, annotation, told):
         assert annotation == {"retries": 1.5} or annotation == {"priority": "high"}  # dask itself refuses these
 
 
+def test_annotations_may_be_functions_of_the_key(executor, tmp_path):
+    def flaky(path):
+        mark(path)
+        if marks(path) < 3:
+            raise ValueError("not yet")
+        return marks(path)
+
+    graph = {"tried": (flaky, str(tmp_path / "tried")), "other": (inc, 1)}
+    ways = {"retries": lambda key: 2 * (key == "tried"), "priority": len, "resources": lambda key: {"MEMORY": 1}}
+    with dask.annotate(**ways):
+        assert wren_get(graph, ["tried", "other"], executor=executor) == (3, 2)
+    failing = {"failing": (flaky, str(tmp_path / "failing"))}
+    with dask.annotate(retries=lambda key: 1), pytest.raises(ValueError, match="not yet"):
+        wren_get(failing, "failing", executor=executor)
+    assert marks(tmp_path / "failing") == 2
+
+
 def test_resources_other_than_memory_are_warned_of(executor):
     with dask.annotate(resources={"GPU": 1}), pytest.warns(UserWarning, match="GPU"):
         assert compute(dask.delayed(inc)(1), executor) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,9 +49,15 @@ class Annotations:
         return cls(dict(get_annotations()), dict(layered))
 
     def get(self, name: str, key: Key) -> Any:
-        """An annotation's value for a task; None if it has none."""
+        """An annotation's value for a task; None if it has none.
+
+        A function of the key is called with it, as `dask.annotate` promises; dask itself does that for layers only.
+        """
         layered = self.by_key.get(name, {})
-        return layered[key] if key in layered else self.everywhere.get(name)
+        if key in layered:
+            return layered[key]
+        found = self.everywhere.get(name)
+        return found(key) if callable(found) else found
 
     @property
     def is_empty(self) -> bool:
@@ -70,7 +76,7 @@ class Annotations:
                 raise ConfigError(f"annotation priority={priority!r} of dask key {key!r} has to be a number")
         return {key: float(priority) for key, priority in found.items() if priority}
 
-    def traits(self, keys: Iterable[Key], connection: Connection, larger_mb: int | None) -> dict[Key, Traits]:
+    def traits(self, keys: Collection[Key], connection: Connection, larger_mb: int | None) -> dict[Key, Traits]:
         """How the calls of tasks are to be made, where it differs from the usual.
 
         Args:
@@ -86,7 +92,7 @@ class Annotations:
             traits = Traits(self._retries(key), self._needs_larger(key, connection, larger_mb))
             if traits != Traits():
                 found[key] = traits
-        self._warn_of_resources()
+        self._warn_of_resources(keys)
         return found
 
     def _retries(self, key: Key) -> int | None:
@@ -118,8 +124,9 @@ class Annotations:
             raise ConfigError(f"annotation memory={memory_mb!r} of dask key {key!r} has to be a number of MB")
         return None if memory_mb is None else float(memory_mb)
 
-    def _warn_of_resources(self) -> None:
-        stated = [self.everywhere.get("resources") or {}, *self.by_key.get("resources", {}).values()]
+    def _warn_of_resources(self, keys: Iterable[Key]) -> None:
+        is_stated = "resources" in self.everywhere or "resources" in self.by_key
+        stated = [self.get("resources", key) or {} for key in keys] if is_stated else []
         others = sorted({str(name) for one in stated for name in one if str(name).lower() != "memory"})
         if others:
             warnings.warn(
