@@ -204,8 +204,11 @@ def seal(frame: Frame, key: bytes) -> bytes:
     return _tag(body, key) + body
 
 
-def seal_stop_list(seqs: Collection[int], key: bytes, job_id: str) -> bytes:
-    """Bytes of a job's stop list: a keyed BLAKE3 tag and JSON with the `seq` of its calls as ranges."""
+def seal_stop_list(seqs: Collection[int], keys: Collection[bytes], job_id: str) -> bytes:
+    """Bytes of a job's stop list: how many tags, a keyed BLAKE3 tag for each of `keys`, and JSON.
+
+    The JSON has the `seq` of the calls as ranges. Each of a job's functions has a secret, and thus a key, of its own.
+    """
     ranges: list[list[int]] = []
     for seq in sorted(seqs):
         if ranges and seq == ranges[-1][1] + 1:
@@ -213,7 +216,7 @@ def seal_stop_list(seqs: Collection[int], key: bytes, job_id: str) -> bytes:
         else:
             ranges.append([seq, seq])
     body = json.dumps({"stop": ranges, "job": job_id}).encode()
-    return _tag(body, key) + body
+    return bytes([len(keys)]) + b"".join(_tag(body, key) for key in keys) + body
 
 
 def unseal_stop_list(data: Bytes, key: bytes, job_id: str) -> list[tuple[int, int]]:
@@ -223,7 +226,11 @@ def unseal_stop_list(data: Bytes, key: bytes, job_id: str) -> list[tuple[int, in
         TamperedError: It was not sealed with `key`, or it belongs to another job.
         ProtocolError: It was, but is malformed.
     """
-    body = bytes(_authenticated(data, key, "a stop list"))
+    begin = 1 + _TAG_BYTES * (data[0] if data else 0)
+    body = bytes(memoryview(data)[begin:])
+    tags = [bytes(data[at : at + _TAG_BYTES]) for at in range(1, begin, _TAG_BYTES)]
+    if _tag(body, key) not in tags:
+        raise TamperedError("a stop list fails its signature")
     try:
         raw = json.loads(body)
         found, of = [(int(first), int(last)) for first, last in raw["stop"]], raw["job"]
@@ -324,13 +331,12 @@ def _outcome_to_json(outcome: Outcome, segments: list[Bytes]) -> list[Any]:
         outcome.stdout,
         outcome.stderr,
         outcome.caught,
-        outcome.retries,
         outcome.apart,
     ]
 
 
 def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
-    seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught, retries, apart = raw
+    seq, kind, parts, reason, detail, seconds, cpu_s, stdout, stderr, caught, apart = raw
     if kind not in ("value", "error", "failed"):
         raise ValueError(f"unknown kind of outcome {kind!r}")
     payload = tuple(BlobRef.from_json(one) if isinstance(one, dict) else reader.take(_whole(one)) for one in parts)
@@ -347,7 +353,6 @@ def _outcome_from_json(raw: list[Any], reader: _Reader) -> Outcome:
         stdout=str(stdout),
         stderr=str(stderr),
         caught=tuple((str(a), str(b), str(c), str(d), _whole(e)) for a, b, c, d, e in caught),
-        retries=_whole(retries),
         apart=_flag(apart),
     )
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of everything in this file. Client and function refuse to work together when it differs."""
 
 FUNCTION_KEY_VARIABLE = "WREN_FUNCTION_KEY"
@@ -207,15 +207,12 @@ class WireCall:
         arguments: Payload of `(args, kwargs)`.
         shared_from_bytes: Buffers in blobs of at least this size are handed to the call read-only, straight from the
             worker's cache; smaller ones as copies that it may write to. 0: all of them are copied.
-        retries: How often the client will send it anew if it raises. The worker passes it on in the outcome, so that
-            others who read it know whether an exception is the call's end.
     """
 
     seq: int
     function: int
     arguments: Payload
     shared_from_bytes: int = 0
-    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +283,7 @@ class Event:
             "sent_s": self.sent_s,
             "functions": [payload_to_json(payload) for payload in self.functions],
             "calls": [
-                [call.seq, call.function, payload_to_json(call.arguments), call.shared_from_bytes, call.retries]
+                [call.seq, call.function, payload_to_json(call.arguments), call.shared_from_bytes]
                 for call in self.calls
             ],
         }
@@ -376,7 +373,6 @@ class Outcome:
         stdout: What the call printed, bounded.
         stderr: What it printed to standard error, bounded.
         caught: Warnings it raised: (category module, category name, message, file name, line).
-        retries: How often the client will send the call anew, if this is an error.
         apart: Whether the payload is that of several values apart, behind an index (see `parcels.Apart`).
     """
 
@@ -390,7 +386,6 @@ class Outcome:
     stdout: str = ""
     stderr: str = ""
     caught: tuple[tuple[str, str, str, str, int], ...] = ()
-    retries: int = 0
     apart: bool = False
 
 
@@ -491,14 +486,14 @@ def inline_size(payload: Payload) -> int:
 
 
 def _call_from_json(raw: object, functions: int) -> WireCall:
-    if not isinstance(raw, list) or len(raw) != 5:
-        raise ProtocolError("a call is a list of five")
-    seq, function, arguments, shared_from_bytes, retries = raw
-    if not all(_is_int(one) for one in (seq, function, shared_from_bytes, retries)) or not 0 <= seq < _MOST_SEQS:
+    if not isinstance(raw, list) or len(raw) != 4:
+        raise ProtocolError("a call is a list of four")
+    seq, function, arguments, shared_from_bytes = raw
+    if not all(_is_int(one) for one in (seq, function, shared_from_bytes)) or not 0 <= seq < _MOST_SEQS:
         raise ProtocolError("a call is numbered from 0, in 12 digits")
     if not 0 <= function < functions:
         raise ProtocolError("a call names a function that the event does not have")
-    return WireCall(seq, function, payload_from_json(arguments), shared_from_bytes, retries)
+    return WireCall(seq, function, payload_from_json(arguments), shared_from_bytes)
 
 
 def _mapping(raw: object, what: str) -> Mapping[str, Any]:

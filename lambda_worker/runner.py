@@ -381,7 +381,6 @@ class Runner:
             stdout=capture.stdout,
             stderr=capture.stderr,
             caught=capture.caught,
-            retries=call.retries,
             apart=apart and kind == "value",
         )
 

@@ -262,7 +262,7 @@ class Carrier:
         calls = []
         for call in group.calls:
             index, _ = functions.setdefault(call.function.key, (len(functions), call.function.payload))
-            calls.append(WireCall(call.seq, index, call.arguments, call.shared_from_bytes, call.retries_left))
+            calls.append(WireCall(call.seq, index, call.arguments, call.shared_from_bytes))
         first = group.calls[0]
         return Event(
             job_id=self._job_id,

@@ -15,6 +15,7 @@ from wren_backends.config import Config
 from wren_backends.errors import StorageError, TamperedObjectError, WrenError
 from wren_backends.events import Journal
 from wren_backends.parcels import land
+from wren_backends.ranges import Ranges
 from wren_backends.resolver import Resolver
 from wren_backends.schedule import Schedule
 
@@ -32,6 +33,7 @@ class Delivery:
         journal: Is told what becomes of each call.
         schedule: Takes calls that are sent anew.
         blobs: The client's blobs.
+        ended: Takes the numbers of calls that end without a value.
         resolver: Where outcomes go.
         fetch: Gives the content of a payload's parts; raises TamperedError, ObjectStoreError.
     """
@@ -42,6 +44,7 @@ class Delivery:
         journal: Journal,
         schedule: Schedule,
         blobs: Blobs,
+        ended: Ranges,
         resolver: Resolver,
         fetch: Callable[[Payload], Awaitable[list[Bytes]]],
     ) -> None:
@@ -49,6 +52,7 @@ class Delivery:
         self._journal = journal
         self._schedule = schedule
         self._blobs = blobs
+        self._ended = ended
         self._resolver = resolver
         self._fetch = fetch
 
@@ -85,6 +89,7 @@ class Delivery:
         """Have calls end in an error of our own; each gets one of its own."""
         for call in list(calls):
             call.group = None
+            self._ended.add(call.number)
             self._journal.say("call.failed", call=call.label, error=type(error).__name__)
             self._resolver.fail(call, type(error)(*error.args))
 
@@ -115,7 +120,9 @@ class Delivery:
             self.fail([call], StorageError(f"{call.label}: its result cannot be fetched: {error}"))
         else:
             call.group = None
-            self._journal.say("call.finished", seq=call.seq, kind=outcome.kind)
+            if outcome.kind != "value":
+                self._ended.add(call.number)
+            self._journal.say("call.finished", number=call.number, seq=call.seq, kind=outcome.kind)
             if apart:
                 with_modules = call.modules is not None
                 self._resolver.resolve(

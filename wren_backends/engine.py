@@ -41,6 +41,7 @@ from wren_backends.errors import (
 from wren_backends.events import Journal, logger
 from wren_backends.gather import gather_some
 from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
+from wren_backends.ranges import Ranges
 from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
 from wren_backends.retry import backoff_s
@@ -129,7 +130,8 @@ class Engine:
         # Where a call must not run twice, it must not share the fate of others either.
         together = config.calls_per_invocation if config.max_attempts > 1 else 1
         self._schedule = Schedule(max_workers, together, event_bytes)
-        self._delivery = Delivery(config, journal, self._schedule, self.blobs, resolver, self.fetch)
+        self._ended = Ranges()
+        self._delivery = Delivery(config, journal, self._schedule, self.blobs, self._ended, resolver, self.fetch)
         self._tasks: dict[asyncio.Task[None], Invocation] = {}
         self._resting: dict[Group, asyncio.TimerHandle] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -147,14 +149,21 @@ class Engine:
     async def open(self) -> None:
         """Get ready, on the event loop that is running."""
         self._loop = asyncio.get_running_loop()
-        functions = [one.function for one in (self._connection, self._larger) if one]
+        connections = [one for one in (self._connection, self._larger) if one]
         self._recorder = Recorder(
-            self._store, self._config, self._job_id, functions, lambda: self._numbers.given, self._journal
+            self._store,
+            self._config,
+            self._job_id,
+            [one.function for one in connections],
+            count=lambda: self._numbers.given,
+            ended=self._ended,
+            is_idle=lambda: self.is_idle,
+            journal=self._journal,
         )
         self._carrier = self._open_carrier(self._connection)
         self._larger_carrier = self._open_carrier(self._larger) if self._larger else None
-        key = codec.job_key(self._connection.function_key, self._job_id)
-        self._stopper = Stopper(self._store, self._job_id, key, self._journal)
+        keys = [codec.job_key(one.function_key, self._job_id) for one in connections]
+        self._stopper = Stopper(self._store, self._job_id, keys, self._journal)
         self._sweeper = Sweeper(self._store, self._journal)
         self._vigil = Vigil(
             self._connection,
@@ -225,6 +234,7 @@ class Engine:
         Both run the users' callbacks, so they are the resolver's work.
         """
         for call in self._schedule.clear():
+            self._ended.add(call.number)
             if cancel:
                 self._resolver.cancel(call)
             elif call.future.set_running_or_notify_cancel():

@@ -1,10 +1,10 @@
 """Follows a job that another process made: finds its outcomes in the bucket, and tells which calls will have none.
 
 Nothing is written. What is committed is looked for as the job's own client does, with one LIST per poll. A value is a
-call's end. An exception, a failed outcome and Lambda's record of a failure are, unless the client may send the call
-again (`finality.py`). That a call will have no outcome is known
+call's end. An exception, a failed outcome and Lambda's record of a failure are once it is certain that the client does
+not send the call again (`finality.py`). That a call will have no outcome is known
 
-- from the client having closed the job: then every call has had its end;
+- from the client's word: that the call ended without a value, or that the job is closed;
 - otherwise from time alone: a call that was never sent, because the client died first, cannot be told from one that
   waits in Lambda's queue. When for as long as an event may wait there and run nothing has been heard of the job, no
   outcome will come.
@@ -34,15 +34,17 @@ from wren_backends.errors import (
 )
 from wren_backends.events import Journal
 from wren_backends.failures import FailureRecords
-from wren_backends.finality import Ending, failure_may_pass, is_settled, outcome_may_change
+from wren_backends.finality import SILENCE_S, Ending, Pulse
 from wren_backends.gather import gather_some
-from wren_backends.reading import connect_functions, failure_error, failure_records, unknown_job, unseal
+from wren_backends.ranges import Ranges
+from wren_backends.reading import connect_functions, failure_error, failure_records, unknown_job, unopened, unseal
 from wren_backends.record import MOST_CALLS, JobRecord, ReadRecord, job_folder, read_record
 from wren_backends.retry import poll_delay_s
 from wren_backends.watcher import FAILURE_POLL_S
 
 _OUTAGE_S = 60.0
 _RECORD_POLL_S = 5.0
+_LARGEST_FRAME_BYTES = 64 * 1024 * 1024  # far above what workers make of one; whoever writes there may put anything
 _LATE_S = 60.0
 _LONGEST_TIMEOUT_S = 900  # AWS Lambda quotas, "function timeout"
 
@@ -87,8 +89,10 @@ class Follower:
         self._waiting: set[int] = set()
         self._frames: set[str] = set()
         self._endings: dict[int, Ending] = {}
+        self._ended = Ranges()
+        self._pulse = Pulse(SILENCE_S if patience_s is None else min(SILENCE_S, patience_s))
         self._heard = datetime.min.replace(tzinfo=UTC)
-        self._record_due = self._record_read_at = self._failures_due = 0.0
+        self._record_due = self._failures_due = 0.0
 
     @property
     def record(self) -> JobRecord | None:
@@ -101,7 +105,6 @@ class Follower:
         Raises:
             UnknownJobError: There is no object of such a job.
             ConfigError: It ran on another function.
-            DeploymentError: It may have run on a larger one too, which there is no more.
             StorageError: The bucket cannot be read.
         """
         try:
@@ -121,12 +124,13 @@ class Follower:
     async def look(self) -> bool:
         """Look once for what is new; returns whether there was anything. Raises ObjectStoreError."""
         now = asyncio.get_running_loop().time()
-        if now >= self._record_due:
+        read = now >= self._record_due or self.is_over  # this process may have slept, and the client gone on
+        if read:
             await self._read_record()
-        # Whatever was there when the job ended is found by what is asked for from here on.
+        # Whatever was there when a call or the job ended is found by what is asked for from here on.
         over = self.is_over
         new = await self._read_frames(everything=over or not self._frames)
-        if over or now >= self._failures_due:
+        if read or now >= self._failures_due:
             new += sum([await self._read_failures(*one) for one in self._failures])
             self._failures_due = now + FAILURE_POLL_S
         await self._end_settled()
@@ -158,9 +162,13 @@ class Follower:
     @property
     def is_over(self) -> bool:
         """Whether nothing more can come, but for what has just been committed."""
-        if self.record is not None and self.record.closed:
+        if self._is_closed:
             return True
         return datetime.now(UTC) - self._heard > timedelta(seconds=self._limit_s)
+
+    @property
+    def _is_closed(self) -> bool:
+        return self.record is not None and self.record.closed is not None
 
     @property
     def _limit_s(self) -> float:
@@ -178,11 +186,11 @@ class Follower:
         if found.record is not None:
             before = self.record.calls if self.record else 0
             self._know(range(before, min(found.record.calls, MOST_CALLS)))
-            self._found = found
+            self._found, self._ended = found, Ranges(found.record.ended)
+            self._pulse.feel(found, asyncio.get_running_loop().time())
         elif found.trouble:
             self._journal.say("record.unreadable", logging.WARNING, job=self._job_id, why=repr(found.trouble))
-        now = asyncio.get_running_loop().time()
-        self._record_read_at, self._record_due = datetime.now(UTC).timestamp(), now + _RECORD_POLL_S
+        self._record_due = asyncio.get_running_loop().time() + _RECORD_POLL_S
 
     async def _check_exists(self) -> None:
         async for _ in self._store.list_info_async(job_folder(self._job_id)):
@@ -211,18 +219,19 @@ class Follower:
 
     async def _read_frame(self, info: ObjectInfo) -> None:
         seq = int(info.key.rsplit("/", 1)[1])
+        number = number_of(seq)
         try:
-            data = await self._store.get_async(info.key)
+            data = await self._store.get_async(info.key) if info.size <= _LARGEST_FRAME_BYTES else b""
         except MissingObjectError:
             return  # the job is being deleted
         self._frames.add(info.key)
         self._heard = max(self._heard, info.modified)
-        number = number_of(seq)
         self._know([number])
         try:
             frame = unseal(data, self._functions, self._job_id, seq)
         except codec.TamperedError as error:
-            self._fail(number, TamperedObjectError(f"call {number}: {error}. Somebody else writes to the bucket"))
+            why = unopened(error, self.record, self._functions)
+            self._fail(number, TamperedObjectError(f"call {number}: {why}"))
             return
         except ProtocolError as error:
             self._fail(number, faults.protocol_error(error, f"call {number}", self._connection.function))
@@ -230,10 +239,10 @@ class Follower:
         self._know(number_of(outcome.seq) for outcome in frame.outcomes)
         self._journal.say("invocation.finished", calls=len(frame.outcomes), environment=frame.environment_id)
         for outcome in frame.outcomes:
-            if outcome_may_change(outcome, frame, self.record):
-                self._note(Ending.committed(outcome.seq, info.modified, partial(self._hand_over, outcome, frame)))
-            else:
+            if outcome.kind == "value":
                 await self._hand_over(outcome, frame)
+            else:
+                self._note(Ending.committed(outcome.seq, partial(self._hand_over, outcome, frame)))
 
     async def _hand_over(self, outcome: Outcome, frame: Frame) -> None:
         number = number_of(outcome.seq)
@@ -261,10 +270,7 @@ class Follower:
             self._know(numbers.values())
             for seq, number in numbers.items():
                 error = failure_error(failure, f"call {number}", function)
-                if failure_may_pass(failure, error, self.record):
-                    self._note(Ending(seq, failure.attempt, failure.at, partial(self._end, number, error)))
-                else:
-                    self._fail(number, error)
+                self._note(Ending(seq, failure.attempt, partial(self._end, number, error)))
         return len(found)
 
     def _note(self, ending: Ending) -> None:
@@ -274,12 +280,16 @@ class Follower:
             self._endings[number] = ending
 
     async def _end_settled(self) -> None:
+        """End the calls of which it is certain that nothing but what is known will come."""
+        silent = self._pulse.is_silent(asyncio.get_running_loop().time())
         for number, ending in list(self._endings.items()):
             if number not in self._waiting:
                 del self._endings[number]
-            elif is_settled(ending, self._found, self._record_read_at, self._limit_s):
+            elif silent or self._is_closed or number in self._ended:
                 del self._endings[number]
                 await ending.finish()
+        for number in [one for one in self._waiting if one in self._ended] if self._ended else []:
+            self._fail(number, self._without_outcome(number))
 
     async def _end_rest(self) -> None:
         """Nothing more can come."""
@@ -291,11 +301,10 @@ class Follower:
                 self._fail(number, self._without_outcome(number))
 
     def _without_outcome(self, number: int) -> WrenError:
-        closed = self.record.closed if self.record else None
-        if closed:
+        if self._is_closed or number in self._ended:
             return InvocationError(
-                f"call {number} of job {self._job_id} has no outcome: it was cancelled, given up or never sent before "
-                f"its client closed the job on {closed:%Y-%m-%d at %H:%M:%S} UTC"
+                f"call {number} of job {self._job_id} has no outcome: it was cancelled, given up or never sent by its "
+                "client"
             )
         return EnvironmentLostError(
             f"call {number} of job {self._job_id} has no outcome, and nothing was heard of the job since "

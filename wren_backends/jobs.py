@@ -57,7 +57,7 @@ class JobDetails:
     Attributes:
         summary: As a listing shows it.
         kinds: How many outcomes there are of each kind: `value`, `error`, `failed`.
-        refused: Frames that are not authentic or cannot be read: number of their first call, and why.
+        refused: Frames that are not authentic or cannot be read: `seq` of their first call, and why.
         missing: Numbers of calls that are known of and have no outcome.
         log_streams: CloudWatch log streams of the environments that committed outcomes.
         failures: Lambda's records of failed invocations, and what each means.
@@ -190,7 +190,7 @@ async def _read_frames(
         except MissingObjectError:
             return  # it has just been deleted
         except ProtocolError as error:
-            refused[number_of(seq)] = str(error)
+            refused[seq] = str(error)
 
     names = [one async for one in store.list_async(outcome_folder(job_id))]
     await gather_some(read, [name for name in names if name.rsplit("/", 1)[1].isdecimal()])

@@ -57,6 +57,13 @@ class MadeValues(Mapping[Any, Any]):
             raise MissingObjectError(f"{part.key} was not there when this was pickled")
         return self._store.get_blob(part)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._parcels
+
+    # The values need not be there, and may be large: nothing but asking for one fetches it.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._parcels)
 

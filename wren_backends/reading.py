@@ -11,7 +11,9 @@ from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import Bytes, Frame
 from wren_backends import faults
 from wren_backends.connection import Connection
-from wren_backends.errors import ConfigError, UnknownJobError, WrenError
+from wren_backends.deploy.function import EVENT_AGE_S
+from wren_backends.errors import ConfigError, DeploymentError, UnknownJobError, WrenError
+from wren_backends.events import logger
 from wren_backends.failures import Failure, FailureRecords
 from wren_backends.record import JobRecord
 
@@ -43,18 +45,35 @@ def check_function(record: JobRecord, connection: Connection) -> None:
 
 
 def connect_functions(record: JobRecord | None, connection: Connection) -> list[Connection]:
-    """The function that a job ran on and, if it may have had one, the larger one beside it, each with its secret.
+    """The function that a job ran on and, if it had one and it is still there, the larger one, each with its secret.
 
-    Which one is larger goes by this process's settings; the record only says how large it is.
+    Which one is larger goes by this process's settings; the record only says how large it is. A job of mode `direct`
+    has no record, and what a larger function committed for it cannot be read.
 
     Raises:
         ConfigError: The job ran on another function.
-        DeploymentError: There is no larger function (any more).
     """
     if record is None:
         return [connection]
     check_function(record, connection)
-    return [connection, *([connection.beside(record.retry_memory_mb)] if record.retry_memory_mb else [])]
+    found = [connection]
+    if record.retry_memory_mb is not None:
+        try:
+            found.append(connection.beside(record.retry_memory_mb))
+        except (ConfigError, DeploymentError) as error:
+            logger.warning("function.unreachable name=%s error=%s", record.larger_function, error)
+    return found
+
+
+def unopened(error: codec.TamperedError, record: JobRecord | None, functions: Sequence[Connection]) -> str:
+    """What it means that none of a job's functions sealed a frame."""
+    if record is None:
+        return (
+            f"{error}. Somebody else writes to the bucket, or a larger function than {functions[0].function} sealed it"
+        )
+    if record.larger_function and len(functions) == 1:
+        return f"{error}. Function {record.larger_function} may have sealed it, which cannot be reached from here"
+    return f"{error}. Somebody else writes to the bucket"
 
 
 def failure_records(
@@ -85,6 +104,8 @@ def failure_error(failure: Failure, label: str, connection: Connection) -> WrenE
     reply = faults.refusal_in_error(failure.body)
     if reply is not None:
         return faults.refusal(reply, label, connection.function)
+    if failure.condition == "EventAgeExceeded":
+        return faults.queued_too_long(label, failure.request_id, EVENT_AGE_S)
     memory_mb, timeout_s = connection.memory_mb, connection.timeout_s
     return faults.function_error(failure.body, label, failure.request_id, memory_mb, timeout_s)
 

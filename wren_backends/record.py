@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_worker.objects import MissingObjectError, ObjectStore
-from lambda_worker.protocol import ProtocolError, check_job_id, python_version
+from lambda_worker.protocol import SENT_ANEW, ProtocolError, check_job_id, python_version
 from wren_backends.config import Config
 
 RECORD_FORMAT = 1
@@ -34,7 +34,10 @@ MOST_CALLS = 1_000_000
 """More calls are not waited for on the word of a record alone, since readers hold a Future for each: those beyond are
 known once they are committed."""
 
-_LIMIT_BYTES = 16 * 1024
+MOST_RANGES = 2000
+"""Ranges of calls without a value that a record names: it is written again and again, and stays a small object."""
+
+_LIMIT_BYTES = 64 * 1024
 _TEXT_CHARS = 300
 _FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # AWS Lambda API, FunctionName
 
@@ -65,11 +68,11 @@ class JobRecord:
         python: The client's (major, minor).
         version: The client's version of wren-backends.
         max_attempts: Attempts at a call whose execution environment died.
-        retry_exhausted: Whether these are made too at calls that ran out of memory or time.
         retry_memory_mb: Memory in MB of the function on which calls run next that ran out of it; None if there is none.
         larger_function: Its name; empty if there is none.
-        backups: Whether a call has been given a second attempt beside the first.
         calls: How many calls had been numbered when this was written.
+        ended: Numbers of calls that had ended without a value by then: first and last of each range, `MOST_RANGES` of
+            them at most. The others that have no value may still get one.
         closed: When the client ended the job, every call of it having had its end; None if it did not (yet).
     """
 
@@ -84,11 +87,10 @@ class JobRecord:
     python: tuple[int, int]
     version: str
     max_attempts: int
-    retry_exhausted: bool = False
     retry_memory_mb: int | None = None
     larger_function: str = ""
-    backups: bool = False
     calls: int = 0
+    ended: tuple[tuple[int, int], ...] = ()
     closed: datetime | None = None
 
     @classmethod
@@ -106,7 +108,6 @@ class JobRecord:
             python=python_version(),
             version=version("wren-backends"),
             max_attempts=config.max_attempts,
-            retry_exhausted=config.retry_exhausted,
             retry_memory_mb=config.retry_memory_mb,
             larger_function="".join(functions[1:]),
         )
@@ -123,11 +124,10 @@ class JobRecord:
             "python": list(self.python),
             "wren_backends": self.version,
             "max_attempts": self.max_attempts,
-            "retry_exhausted": self.retry_exhausted,
             "retry_memory_mb": self.retry_memory_mb,
             "larger_function": self.larger_function,
-            "backups": self.backups,
             "calls": self.calls,
+            "ended": [list(pair) for pair in self.ended],
             "closed": self.closed.isoformat() if self.closed else None,
         }
 
@@ -159,11 +159,10 @@ class JobRecord:
             python=_pair(record.get("python")),
             version=_text(record, "wren_backends"),
             max_attempts=_number(record, "max_attempts", 2**31),
-            retry_exhausted=record.get("retry_exhausted") is True,
             retry_memory_mb=_number(record, "retry_memory_mb", 2**31) if larger else None,
             larger_function=larger,
-            backups=record.get("backups") is True,
             calls=_number(record, "calls", 10**12 - 1),
+            ended=_ranges(record.get("ended", [])),
             closed=_time(record["closed"]) if record.get("closed") is not None else None,
         )
 
@@ -237,6 +236,21 @@ def _time(raw: object) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise ProtocolError("the record has a time that is none")
+
+
+def _ranges(raw: object) -> tuple[tuple[int, int], ...]:
+    if not isinstance(raw, list) or len(raw) > MOST_RANGES:
+        raise ProtocolError(f"the record's 'ended' is no list of at most {MOST_RANGES} ranges")
+    found, before = [], -2
+    for one in raw:
+        if not (isinstance(one, list) and len(one) == 2 and all(type(end) is int for end in one)):
+            raise ProtocolError("the record's 'ended' has a range that is none")
+        first, last = one
+        if not before + 1 < first <= last < SENT_ANEW:
+            raise ProtocolError("the record's 'ended' has ranges that are not in order")
+        found.append((first, last))
+        before = last
+    return tuple(found)
 
 
 def _pair(raw: object) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,31 +14,25 @@ from datetime import datetime
 from lambda_worker.objects import ObjectStore, ObjectStoreError
 from wren_backends.config import Config
 from wren_backends.errors import StorageError
-from wren_backends.events import Happening, Journal
-from wren_backends.record import JobRecord, now, record_key
+from wren_backends.events import Journal
+from wren_backends.ranges import Ranges
+from wren_backends.record import MOST_RANGES, JobRecord, now, record_key
 
 _TICK_S = 2.0
-_SLOWEST_S = 60.0
+HEARTBEAT_S = 20.0
+"""How often it is written while calls are under way. A PUT costs $0.000005 (Amazon S3 pricing, us-east-1), so an hour
+of this costs less than a tenth of a cent."""
+
 _CLOSE_LIMIT_S = 5.0
-_SENT_AGAIN = frozenset(
-    {
-        "invocation.retried",
-        "invocation.split",
-        "call.retried",
-        "call.sent_again",
-        "call.enlarged",
-        "backup.started",
-        "attempt.dropped",
-    }
-)
 
 
 class Recorder:
     """Writes the record of one job of mode `s3`. It has to be used on one event loop.
 
-    It is written before the first invocation, again while the number of calls grows (every two seconds at most, and
-    ever more seldom as the job grows older), when calls are sent again, and at the end. Only the first time may fail a
-    call: a job that leaves no word could not be found again, and S3 is what its outcomes will come through anyway.
+    It is written before the first invocation; again when there are more calls, or more that ended without a value,
+    every two seconds at most, and more seldom as the job grows older; as a sign of life while calls are under way; and
+    at the end. Only the first time may fail a call: a job that leaves no word could not be found again, and S3 is what
+    its outcomes will come through anyway.
 
     Args:
         store: The project's prefix.
@@ -45,7 +40,9 @@ class Recorder:
         job_id: The job.
         functions: Name of its Lambda function, and of the larger one if there is one.
         count: Tells how many calls have been numbered so far.
-        journal: Tells when calls are sent again, and is told of failed writes.
+        ended: Numbers of calls that ended without a value.
+        is_idle: Tells whether no call is under way.
+        journal: Is told of failed writes.
     """
 
     def __init__(
@@ -55,6 +52,8 @@ class Recorder:
         job_id: str,
         functions: Sequence[str],
         count: Callable[[], int],
+        ended: Ranges,
+        is_idle: Callable[[], bool],
         journal: Journal,
     ) -> None:
         self._store = store
@@ -62,14 +61,14 @@ class Recorder:
         self._job_id = job_id
         self._functions = functions
         self._count = count
+        self._ended = ended
+        self._is_idle = is_idle
         self._journal = journal
         self._record: JobRecord | None = None
         self._first: asyncio.Future[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._sent_again_at: float | None = None
         self._began = self._wrote_at = 0.0
-        self._wrote = 0
-        self._backups = False
+        self._said = (0, 0)
 
     async def begin(self, label: str) -> None:
         """Wait until there is a record; to be called before an invocation is sent.
@@ -110,38 +109,30 @@ class Recorder:
         self._keeper = asyncio.create_task(self._keep())
 
     async def _write(self, closed: datetime | None = None) -> None:
-        self._wrote, self._sent_again_at = self._count(), None
+        said = self._count(), self._ended.changes
         self._wrote_at = asyncio.get_running_loop().time()
         if self._record is None:
             self._record = JobRecord.of_this_process(self._job_id, self._functions, self._config)
-        record = replace(self._record, calls=self._wrote, backups=self._backups, closed=closed)
+        record = replace(self._record, calls=said[0], ended=self._ended.pairs(MOST_RANGES), closed=closed)
         await self._store.put_async(record_key(self._job_id), json.dumps(record.to_json()).encode())
+        self._said = said
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
-        with self._journal.listening(self._hear):
-            while True:
-                await asyncio.sleep(_TICK_S)
-                if self._is_due(clock()):
-                    try:
-                        await self._write()
-                    except ObjectStoreError as error:
-                        self._say_failed(error)
-                        self._sent_again_at = clock()  # so that it is tried again soon
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if self._is_due(clock()):
+                try:
+                    await self._write()
+                except ObjectStoreError as error:
+                    self._say_failed(error)
+                    self._wrote_at = -math.inf  # so that it is tried again soon
 
     def _is_due(self, now: float) -> bool:
-        # A second later, because S3's clock has no finer hands: readers see that it was written after the failure.
-        if self._sent_again_at is not None and now - self._sent_again_at >= 1.0:
-            return True
-        delay_s = min(_SLOWEST_S, (now - self._began) / 10)
-        return self._count() > self._wrote and now - self._wrote_at >= delay_s
-
-    def _hear(self, happening: Happening) -> None:
-        """Calls that are sent again are a sign of life, without which a reader takes their failure for their end."""
-        again = happening.name in _SENT_AGAIN or happening.fields.get("code") == "MissingBlob"
-        self._backups = self._backups or happening.name == "backup.started"
-        if again and self._sent_again_at is None:
-            self._sent_again_at = asyncio.get_running_loop().time()
+        since_s = now - self._wrote_at
+        if self._said == (self._count(), self._ended.changes):
+            return not self._is_idle() and since_s >= HEARTBEAT_S
+        return since_s >= min(HEARTBEAT_S, (now - self._began) / 10)
 
     def _say_failed(self, error: Exception) -> None:
         self._journal.say("record.write_failed", logging.WARNING, job=self._job_id, error=repr(error))

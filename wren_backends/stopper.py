@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lambda_worker import codec
 from lambda_worker.objects import ObjectStore, ObjectStoreError
@@ -21,14 +21,14 @@ class Stopper:
     Args:
         store: The project's prefix.
         job_id: The job.
-        key: The job's key, with which the list is sealed.
+        keys: The job's key on each of its functions, with which the list is sealed.
         journal: Is told what happens.
     """
 
-    def __init__(self, store: ObjectStore, job_id: str, key: bytes, journal: Journal) -> None:
+    def __init__(self, store: ObjectStore, job_id: str, keys: Sequence[bytes], journal: Journal) -> None:
         self._store = store
         self._job_id = job_id
-        self._key = key
+        self._keys = keys
         self._journal = journal
         self._stopped: set[int] = set()
         self._written = 0
@@ -50,7 +50,7 @@ class Stopper:
         while len(self._stopped) > self._written:
             self._written = len(self._stopped)
             try:
-                sealed = codec.seal_stop_list(self._stopped, self._key, self._job_id)
+                sealed = codec.seal_stop_list(self._stopped, self._keys, self._job_id)
                 await self._store.put_async(stop_key(self._job_id), sealed)
             except ObjectStoreError as error:
                 self._journal.say("calls.not_stopped", logging.WARNING, error=str(error))

@@ -1,13 +1,12 @@
 """What a process that attaches to the job of a dask graph gets of it."""
 
-import asyncio
 import pickle
 
 import dask
 import numpy as np
 import pytest
 
-from wren_backends import StorageError, WrenExecutor, wren_get
+from wren_backends import StorageError, WrenExecutor, loops, wren_get
 from wren_backends.connection import open_store
 
 LARGE = 300_000
@@ -35,7 +34,7 @@ def delete_data(executor):
         await store.delete_async(keys)
         return keys
 
-    return asyncio.run(delete())
+    return loops.run(delete())
 
 
 def made_by(results):
@@ -64,6 +63,8 @@ def test_intermediate_values_are_not_fetched_before_somebody_asks_for_them(job):
         found["made"]["made"]
     with pytest.raises(KeyError):
         found["made"]["nobody made this"]
+    assert "made" in found["made"]
+    assert found["made"] != dict.fromkeys(found["made"])
 
 
 def test_a_pickle_of_results_has_all_that_could_be_had(job):

@@ -195,7 +195,7 @@ def test_a_forged_stop_list_stops_nobody(cloud, gate, tmp_path):
     with WrenExecutor(1) as executor, gate:
         mark(tmp_path / "hold")
         where = executor.connection
-        forged = codec.seal_stop_list(range(100), bytes(32), executor.job_id)
+        forged = codec.seal_stop_list(range(100), [bytes(32)], executor.job_id)
         open_store(where, where.prefix).create(f"jobs/{executor.job_id}/stop", forged)
         gate.open()
         futures = submit_together(executor, tmp_path, 3)

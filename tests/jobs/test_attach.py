@@ -17,6 +17,7 @@ from lambda_worker.protocol import outcome_key
 from wren_backends import (
     Config,
     ConfigError,
+    DeploymentError,
     EnvironmentLostError,
     InvocationError,
     OutOfMemoryError,
@@ -25,7 +26,6 @@ from wren_backends import (
     TamperedObjectError,
     UnknownJobError,
     WrenExecutor,
-    finality,
     follower,
     jobs,
     measure,
@@ -33,6 +33,12 @@ from wren_backends import (
 )
 
 SOON_S = 30.0
+
+
+@pytest.fixture
+def short_silence(monkeypatch):
+    """Clients that have been silent for a second are dead."""
+    monkeypatch.setattr(follower, "SILENCE_S", 1.0)
 
 
 @pytest.fixture
@@ -199,7 +205,7 @@ def test_printed_text_is_shown_unless_told_otherwise(cloud, capfd):
 # ---- calls without an outcome
 
 
-def test_an_environment_that_dies_after_its_client_is_a_typed_error(start_client, bucket, gate):
+def test_an_environment_that_dies_after_its_client_is_a_typed_error(start_client, gate, short_silence):
     client = start_client(
         """
         def call():
@@ -240,8 +246,8 @@ def test_a_failure_that_its_client_might_have_mended_counts_once_the_client_is_s
     assert type(error) is EnvironmentLostError
 
 
-def test_a_failure_that_its_client_mends_is_waited_out(cloud, bucket, tmp_path, gate, monkeypatch):
-    """Whoever is attached sees Lambda's record of the failure, and that the client has written its record since."""
+def test_a_failure_that_its_client_mends_is_waited_out(cloud, bucket, tmp_path, gate):
+    """Whoever is attached sees Lambda's record of the failure, and that the client lives and has not given up."""
     tried = str(tmp_path / "tried")
 
     def dies_once():
@@ -253,9 +259,7 @@ def test_a_failure_that_its_client_mends_is_waited_out(cloud, bucket, tmp_path, 
     with WrenExecutor(2, mode="s3") as executor:
         executor.submit(dies_once)
         gate.wait_entered()
-        failed_at = bucket.failed_at(executor.connection.function, executor.job_id)
-        wait_for(lambda: bucket.written_at(f"jobs/{executor.job_id}/job.json") > failed_at)
-        monkeypatch.setattr(finality, "RESEND_S", 0.0)  # no benefit of the doubt
+        assert bucket.failed_at(executor.connection.function, executor.job_id)
         with WrenExecutor.attach(executor.job_id) as job:
             assert job.committed(timeout=SOON_S) == {}
             gate.open()
@@ -476,8 +480,8 @@ def test_a_call_that_is_sent_anew_keeps_its_number(cloud, tmp_path):
     assert (found.kinds, found.missing) == ({"value": 2}, ())
 
 
-def test_an_exception_after_which_the_client_tries_again_is_waited_out(cloud, bucket, tmp_path, gate, monkeypatch):
-    """The exception is committed; whoever is attached sees that the client has written its record since."""
+def test_an_exception_after_which_the_client_tries_again_is_waited_out(cloud, bucket, tmp_path, gate):
+    """The exception is committed; whoever is attached sees that the client lives and has not given up."""
     tried = str(tmp_path / "tried")
 
     def fails_once():
@@ -489,16 +493,13 @@ def test_an_exception_after_which_the_client_tries_again_is_waited_out(cloud, bu
     with WrenExecutor(1, mode="s3", retries=1) as executor, gate:
         executor.submit(fails_once)
         gate.wait_entered()
-        failed_at = bucket.written_at(outcome_key(executor.job_id, 0))
-        wait_for(lambda: bucket.written_at(f"jobs/{executor.job_id}/job.json") > failed_at)
-        monkeypatch.setattr(finality, "RESEND_S", 0.0)  # no benefit of the doubt
         with WrenExecutor.attach(executor.job_id) as job:
             assert job.committed(timeout=SOON_S) == {}
             gate.open()
             assert job.results(timeout=SOON_S) == {0: "at last"}
 
 
-def test_the_exception_of_a_call_without_further_attempts_counts_at_once(cloud, gate):
+def test_the_exception_of_a_call_without_further_attempts_counts_soon(cloud, gate):
     with WrenExecutor(2, mode="s3", retries=1) as executor, gate:
         failed = executor.submit(divmod, 1, 0)
         assert type(failed.exception(timeout=SOON_S)) is ZeroDivisionError
@@ -510,7 +511,7 @@ def test_the_exception_of_a_call_without_further_attempts_counts_at_once(cloud, 
             gate.open()
 
 
-def test_the_exception_counts_if_the_client_was_killed_before_it_tried_again(start_client, bucket, gate, monkeypatch):
+def test_the_exception_counts_if_the_client_was_killed_before_it_tried_again(start_client, gate, short_silence):
     client = start_client(
         """
         def call():
@@ -525,7 +526,7 @@ def test_the_exception_counts_if_the_client_was_killed_before_it_tried_again(sta
     gate.wait_entered()
     client.kill()
     gate.open()
-    with WrenExecutor.attach(client.job_id, patience_s=0) as job:
+    with WrenExecutor.attach(client.job_id) as job:
         error = job.futures[0].exception(timeout=SOON_S)
     assert (type(error), str(error)) == (OSError, "not yet")
 
@@ -555,6 +556,64 @@ def test_a_call_that_ran_out_of_memory_is_had_from_the_larger_function(cloud, ga
     found = jobs.describe_job(executor.connection, executor.job_id)
     assert (found.kinds, found.refused) == ({"value": 1}, {})
     assert sorted("1024 MB" in meaning for _, meaning in found.failures) == [False, False, True]
+
+
+def test_calls_that_travel_together_and_run_out_of_time_are_all_had(cloud, tmp_path, gate):
+    """The first of them is stopped at the time limit, those behind it never get their turn: all of them are sent again.
+
+    Whoever attaches meets the frame that says so, and Lambda's record of the failure, before the values.
+    """
+    tried = str(tmp_path / "tried")
+
+    def endless_at_first(number, first):
+        if number == first:
+            mark(tried)
+            while marks(tried) == 1:
+                pass
+        return number
+
+    with WrenExecutor(1, mode="s3", timeout_s=4, backups=False) as executor, gate:
+        assert list(executor.map(endless_at_first, range(100), [-1] * 100)) == list(range(100))
+        held = executor.submit(gate.hold, "held")
+        gate.wait_entered()
+        together = [executor.submit(endless_at_first, number, 0) for number in range(20)]
+        with WrenExecutor.attach(executor.job_id) as job:
+            gate.open()
+            assert [future.result(timeout=SOON_S) for future in together] == list(range(20))
+            assert [job.future(101 + number).result(timeout=SOON_S) for number in range(20)] == list(range(20))
+        assert held.result() == "held"
+    assert executor.journal.counts["call.retried"] == 1
+    for _ in range(5):  # what is read first is chance
+        with WrenExecutor.attach(executor.job_id) as job:
+            found = job.results(timeout=SOON_S)
+            assert [found[101 + number] for number in range(20)] == list(range(20))
+
+
+def test_a_call_that_its_client_gave_up_ends_while_the_job_goes_on(cloud, gate):
+    with WrenExecutor(1, mode="s3") as executor, gate:
+        held = executor.submit(gate.hold, "held")
+        gate.wait_entered()
+        with WrenExecutor.attach(executor.job_id) as job:
+            executor.shutdown(wait=False, cancel_futures=True)
+            gate.open()
+            assert job.futures[0].result(timeout=SOON_S) == "held"
+        assert held.result() == "held"
+
+
+def test_a_larger_function_that_is_gone_costs_what_ran_there_only(cloud, monkeypatch):
+    with WrenExecutor(1, mode="s3", memory_mb=256, retry_memory_mb=1024) as executor:
+        assert executor.submit(fill_memory, 1).result() == 1024 * 1024
+        assert executor.submit(fill_memory, 400).result() == 400 * 1024 * 1024
+
+    def gone(memory_mb):
+        raise DeploymentError("there is none")
+
+    connection = replace(executor.connection, beside=gone)
+    with WrenExecutor.attach(executor.job_id, connection=connection) as job:
+        found = job.results(timeout=SOON_S)
+    assert found[0] == 1024 * 1024
+    assert type(found[1]) is TamperedObjectError
+    assert "may have sealed it, which cannot be reached" in str(found[1])
 
 
 def test_a_time_out_that_its_client_mends_is_waited_out(cloud, tmp_path):

@@ -13,13 +13,14 @@ from queue import SimpleQueue
 
 import pytest
 from obstore.store import LocalStore
-from signals import mark, marks, wait_for
+from signals import wait_for
 
 import wren_backends.record as record_module
 from lambda_worker.objects import ObjectStore
 from lambda_worker.protocol import ProtocolError
 from wren_backends import Config, StorageError, WrenExecutor, recorder
 from wren_backends.events import Journal
+from wren_backends.ranges import Ranges
 from wren_backends.record import JobRecord
 
 SOON_S = 20.0
@@ -52,11 +53,10 @@ def test_it_says_what_the_job_is(s3_executor, bucket):
         "function": s3_executor.connection.function,
         "python": list(sys.version_info[:2]),
         "max_attempts": 2,
-        "retry_exhausted": False,
         "retry_memory_mb": None,
         "larger_function": "",
-        "backups": False,
         "calls": 1,
+        "ended": [],
         "closed": None,
     }
 
@@ -95,7 +95,16 @@ def test_a_record_that_cannot_be_written_later_on_is_tried_again_and_fails_no_ca
     async def life():
         nonlocal calls
         store = ObjectStore(LocalStore(str(folder)), "a folder")
-        made = recorder.Recorder(store, Config(mode="s3"), "j-1", ["wren"], lambda: calls, Journal((heard.put,)))
+        made = recorder.Recorder(
+            store,
+            Config(mode="s3"),
+            "j-1",
+            ["wren"],
+            count=lambda: calls,
+            ended=Ranges(),
+            is_idle=lambda: False,
+            journal=Journal((heard.put,)),
+        )
         await made.begin("call 0")
         shutil.rmtree(folder / "jobs")
         (folder / "jobs").write_text("in the way")
@@ -122,25 +131,23 @@ def test_a_job_of_mode_direct_and_one_without_calls_leave_none(cloud, executor, 
         assert bucket.keys(f"jobs/{job_id}/") == []
 
 
-def test_a_call_that_is_sent_again_is_a_sign_of_life(s3_executor, bucket, tmp_path, gate):
-    """A reader that sees a call's failure has to see too that the client is alive and has sent it again."""
-    tried = str(tmp_path / "tried")
-
-    def dies_once():
-        mark(tried)
-        if marks(tried) == 1:
-            os._exit(1)
-        gate.hold()
-
-    held = s3_executor.submit(dies_once)
-    key = f"wren/jobs/{s3_executor.job_id}/job.json"
-    where = {"Bucket": s3_executor.connection.bucket, "Key": key}
-    wait_for(lambda: bucket.frames(s3_executor.job_id) == [] and marks(tried) >= 1)
-    before = bucket.s3.head_object(**where)["LastModified"]
-    gate.wait_entered()
-    wait_for(lambda: bucket.s3.head_object(**where)["LastModified"] > before)
+def test_it_says_which_calls_have_ended_without_a_value(s3_executor, bucket, gate):
+    calls = [s3_executor.submit(*one) for one in ((pow, 2, 3), (divmod, 1, 0), (os._exit, 1), (gate.hold,))]
+    assert all(type(call.exception(timeout=SOON_S)) is not None for call in calls[:3])
+    wait_for(lambda: bucket.record(s3_executor.job_id)["ended"] == [[1, 2]])
     gate.open()
-    held.result(timeout=SOON_S)
+    calls[3].result(timeout=SOON_S)
+
+
+def test_it_is_written_again_as_a_sign_of_life_while_calls_run(cloud, bucket, gate, monkeypatch):
+    monkeypatch.setattr(recorder, "HEARTBEAT_S", 0.5)
+    with WrenExecutor(1, mode="s3") as executor, gate:
+        executor.submit(gate.hold)
+        gate.wait_entered()
+        key = f"jobs/{executor.job_id}/job.json"
+        first = bucket.written_at(key)
+        wait_for(lambda: bucket.written_at(key) > first)
+        gate.open()
 
 
 def test_if_the_first_one_cannot_be_written_the_call_says_so(executor):
@@ -174,6 +181,15 @@ def test_a_record_comes_back_as_it_was():
         {"calls": True},
         {"calls": 10**15},
         {"calls": "7"},
+        {"ended": 7},
+        {"ended": [[1]]},
+        {"ended": [[2, 1]]},
+        {"ended": [[1, 2], [3, 4]]},
+        {"ended": [[5, 6], [1, 2]]},
+        {"ended": [[-1, 0]]},
+        {"ended": [[0, 10**9]]},
+        {"ended": [[0.0, 1]]},
+        {"ended": [[2 * one, 2 * one] for one in range(2001)]},
         {"made": "yesterday"},
         {"made": "2026-01-01T00:00:00"},
         {"made": "0001-01-01T00:00:00+14:00"},

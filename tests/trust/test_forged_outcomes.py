@@ -245,7 +245,7 @@ def forged(executor, body, **changes):
     """A record of a failure of call 0, as Lambda would write it but for the request id, which only Lambda knows."""
     return {
         "requestContext": {"requestId": "00000000-0000-4000-8000-000000000000", "condition": "RetriesExhausted"},
-        "requestPayload": {"job": executor.job_id, "calls": [[0, 0, [], 0, 0]], "attempt": 1},
+        "requestPayload": {"job": executor.job_id, "calls": [[0, 0, [], 0]], "attempt": 1},
         "responsePayload": body,
         **changes,
     }

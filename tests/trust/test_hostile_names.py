@@ -81,7 +81,7 @@ def test_an_event_that_names_a_place_elsewhere(invoke, field, name):
 def test_an_event_whose_blobs_lie_elsewhere(invoke, name):
     good = BlobRef("ab" * 32, 5).to_json()
     for blob in ({**good, "blob": HOSTILE[name]}, {**good, "job": HOSTILE[name]}):
-        for changes in ({"modules": blob}, {"functions": [[blob]]}, {"calls": [[0, 0, [blob], 0, 0]]}):
+        for changes in ({"modules": blob}, {"functions": [[blob]]}, {"calls": [[0, 0, [blob], 0]]}):
             reply = invoke(**changes)
             assert reply.refused == "event"
             assert reply.detail.startswith(("not a job id", "not a BLAKE3 digest"))

@@ -249,7 +249,7 @@ HEADER = {
     "events_before": 0,
     "rss": 0,
     "s3": {},
-    "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 0, False]],
+    "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], False]],
 }
 
 
@@ -267,14 +267,13 @@ def test_the_header_used_below_is_a_good_one():
         {**HEADER, "outcomes": 3},
         {**HEADER, "outcomes": [[]]},
         {**HEADER, "outcomes": [None]},
-        {**HEADER, "outcomes": [[0, "surprise", [1], "", "", 0, 0, "", "", [], 0, False]]},
-        {**HEADER, "outcomes": [[0, "value", [2], "", "", 0, 0, "", "", [], 0, False]]},
-        {**HEADER, "outcomes": [[0, "value", [-1], "", "", 0, 0, "", "", [], 0, False]]},
-        {**HEADER, "outcomes": [[0, "value", ["1"], "", "", 0, 0, "", "", [], 0, False]]},
-        {**HEADER, "outcomes": [[0, "value", [{"blob": "../x", "size": 1}], "", "", 0, 0, "", "", [], 0, False]]},
-        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [["too", "few"]], 0, False]]},
-        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], "many", False]]},
-        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 0, 1]]},
+        {**HEADER, "outcomes": [[0, "surprise", [1], "", "", 0, 0, "", "", [], False]]},
+        {**HEADER, "outcomes": [[0, "value", [2], "", "", 0, 0, "", "", [], False]]},
+        {**HEADER, "outcomes": [[0, "value", [-1], "", "", 0, 0, "", "", [], False]]},
+        {**HEADER, "outcomes": [[0, "value", ["1"], "", "", 0, 0, "", "", [], False]]},
+        {**HEADER, "outcomes": [[0, "value", [{"blob": "../x", "size": 1}], "", "", 0, 0, "", "", [], False]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [["too", "few"]], False]]},
+        {**HEADER, "outcomes": [[0, "value", [1], "", "", 0, 0, "", "", [], 1]]},
         {**HEADER, "s3": 3},
         {**HEADER, "s3": {"GET": "many"}},
         {**HEADER, "s3": {"GET": float("inf")}},
@@ -319,3 +318,28 @@ def test_errors_come_back_whatever_a_library_has_done_to_pickling(monkeypatch):
     found = codec.loads(codec.dump_error(error))
     assert found.args == ("cycle",)
     assert found.me is found
+
+
+# ---- stop lists
+
+
+def test_each_of_a_jobs_functions_can_open_its_stop_list():
+    keys = [codec.job_key(secret, "j-1") for secret in (b"a" * 32, b"b" * 32)]
+    sealed = codec.seal_stop_list([3, 1, 2, 7], keys, "j-1")
+    for key in keys:
+        assert codec.unseal_stop_list(sealed, key, "j-1") == [(1, 3), (7, 7)]
+    with pytest.raises(TamperedError, match="signature"):
+        codec.unseal_stop_list(sealed, KEY, "j-1")
+    with pytest.raises(TamperedError, match="job"):
+        codec.unseal_stop_list(codec.seal_stop_list([1], keys, "j-2"), keys[0], "j-1")
+
+
+def test_a_stop_list_that_was_changed_is_refused():
+    sealed = codec.seal_stop_list([3], [KEY], "j-1")
+    for at in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[at] ^= 1
+        with pytest.raises(TamperedError):
+            codec.unseal_stop_list(changed, KEY, "j-1")
+        with pytest.raises(TamperedError):
+            codec.unseal_stop_list(sealed[:at], KEY, "j-1")
