@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 from blake3 import blake3
 
-from lambda_worker.parcels import Place
+from lambda_worker.parcels import Place, packing
 from lambda_worker.protocol import BlobRef, Bytes, Frame, Outcome, ProtocolError
 
 _IN_BAND_BYTES = 4096
@@ -73,10 +73,14 @@ def dumps(value: object) -> tuple[Bytes, ...]:
         Exception: Whatever cloudpickle raises for a value that cannot be pickled.
     """
     buffers: list[pickle.PickleBuffer] = []
-    data = _plain_dumps(value, buffers)
-    if data is None:
-        buffers.clear()
-        data = cloudpickle.dumps(value, protocol=5, buffer_callback=_collector(buffers))
+    before = packing.set(True)
+    try:
+        data = _plain_dumps(value, buffers)
+        if data is None:
+            buffers.clear()
+            data = cloudpickle.dumps(value, protocol=5, buffer_callback=_collector(buffers))
+    finally:
+        packing.reset(before)
     return (data, *(buffer.raw() for buffer in buffers))
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from lambda_worker.protocol import Bytes, Part
+
+packing: ContextVar[bool] = ContextVar("packing", default=False)
+"""Whether a payload is being made, as `codec.dumps` does: in any other pickle a `Place` would stay empty."""
 
 
 class Place(bytearray):

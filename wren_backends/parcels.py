@@ -13,7 +13,7 @@ from typing import Any
 
 from lambda_worker import codec
 from lambda_worker.objects import MissingObjectError, ObjectStoreError
-from lambda_worker.parcels import Place, open_parcel
+from lambda_worker.parcels import Place, open_parcel, packing
 from lambda_worker.protocol import BlobRef, Bytes, Outcome, Part, Payload, inline_size, number_of, payload_size
 from wren_backends.errors import SerializationError, StorageError, TamperedObjectError
 
@@ -54,6 +54,11 @@ class Parcel:
         return [ref for ref in self.refs if ref.seq is not None]
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not packing.get():
+            raise SerializationError(
+                "a value that was left in S3 can be among the arguments of calls, and in no other pickle: compute it "
+                "with scheduler=wren_get, or call its result(), and pickle that"
+            )
         data, *buffers = self.payload
         return open_parcel, (_in_pickle(data), *(pickle.PickleBuffer(Place(part)) for part in buffers))
 

@@ -1,6 +1,7 @@
 """Graphs whose intermediate values stay in S3: what passes through the client, what is deleted, what is made again."""
 
 import asyncio
+import copy
 import gc
 import operator
 import os
@@ -9,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import cloudpickle
 import dask
 import dask.array as da
 import dask.dataframe as dd
@@ -19,7 +21,14 @@ from dask.diagnostics import Callback
 from dask.utils_test import add, inc
 from signals import mark, marks, wait_for
 
-from wren_backends import EnvironmentLostError, StorageError, TamperedObjectError, WrenExecutor, wren_get
+from wren_backends import (
+    EnvironmentLostError,
+    SerializationError,
+    StorageError,
+    TamperedObjectError,
+    WrenExecutor,
+    wren_get,
+)
 from wren_backends.connection import open_store
 
 MB = 1_000_000
@@ -520,6 +529,13 @@ def test_a_persisted_value_may_be_an_argument_like_any_other(executor):
     assert executor.submit(np.sum, held).result() == 300_000
     assert compute(dask.delayed(add)(kept, 1).sum(), executor) == 600_000
     assert "300," in repr(held)
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps, copy.copy])
+def test_a_persisted_value_is_in_no_pickle_but_that_of_a_call(executor, dumps):
+    [kept] = dask.persist(dask.delayed(ones)(300_000), scheduler=wren_get, executor=executor)
+    with pytest.raises(SerializationError, match=r"left in S3.*result\(\)"):
+        dumps(next(iter(kept.dask.values())))
 
 
 def test_small_and_given_values_are_persisted_in_the_client(executor):
