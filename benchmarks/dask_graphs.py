@@ -5,7 +5,8 @@
 The executor as a scheduler is dask's own `get_async`: every intermediate value passes through the client. Bytes through
 the client are those of events, replies, uploads and fetches. S3 requests are counted by the local cloud's S3 server.
 With `--latency` the local cloud waits as AWS does: 15 ms for S3, 20 ms for a warm Invoke, 400 ms for a cold start, with
-64 environments. `--full` takes the sizes that are worth a quiet machine.
+64 environments. These are started before a graph begins, or the first way would pay for all of them: on two cores, in
+seconds, and in backups of calls that seem to hang. `--full` takes the sizes that are worth a quiet machine.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from wren_backends.local.options import CloudOptions
 
 LATENCIES = {"s3_latency_ms": 15.0, "invoke_latency_ms": 20.0, "cold_latency_ms": 400.0}
 WORKERS, WORKERS_THAT_SLEEP = 2, 64
+WARMING_S = 0.5
+"""So long each environment sleeps before a graph, which is as long as others need to start."""
 
 
 def tree(leaves: int) -> Any:
@@ -108,7 +111,7 @@ def on_wren(workers: int, scheduler: Callable[[WrenExecutor], dict[str, Any]]) -
 
     def run(graph: Any) -> Figures:
         with WrenExecutor(workers) as executor:
-            executor.submit(int).result()
+            list(executor.map(time.sleep, [WARMING_S] * workers))
             before, requests = dict(executor.journal.counts), _s3_requests(executor)
             figures = timed(graph, **scheduler(executor))
         grown = {name: count - before.get(name, 0) for name, count in executor.journal.counts.items()}
