@@ -442,13 +442,14 @@ def test_persisted_values_go_with_the_collection(executor):
     wait_for(lambda: not data_keys(executor))
 
 
-@pytest.mark.parametrize("kind", ["delayed", "bag", "dataframe"])
+@pytest.mark.parametrize("kind", ["delayed", "bag", "array", "dataframe"])
 def test_every_kind_of_collection_is_persisted(executor, kind):
     import dask.bag as db
 
     collection, expected = {
         "delayed": lambda: (dask.delayed(list)(range(50_000)), list(range(50_000))),
         "bag": lambda: (db.range(60_000, npartitions=3).map(inc), list(range(1, 60_001))),
+        "array": lambda: (da.arange(60_000, chunks=20_000) + 1, list(range(1, 60_001))),
         "dataframe": lambda: (
             dd.from_pandas(pd.DataFrame({"a": np.arange(60_000)}), npartitions=3) + 1,
             list(range(1, 60_001)),
@@ -456,8 +457,10 @@ def test_every_kind_of_collection_is_persisted(executor, kind):
     }[kind]()
     kept = collection.persist(scheduler=wren_get, executor=executor)
     calls = executor.journal.counts["call.submitted"]
-    found = compute(kept, executor)
-    assert list(found.a if kind == "dataframe" else found) == expected
+    again = kept.persist(scheduler=wren_get, executor=executor)
+    for one in (kept, again):
+        found = compute(one, executor)
+        assert list(found.a if kind == "dataframe" else found) == expected
     assert executor.journal.counts["call.submitted"] == calls
 
 

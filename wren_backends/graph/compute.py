@@ -92,7 +92,7 @@ def _attempt(asked: Asked, run: Callable[[Mapping[Key, Any], Watch], T]) -> T:
     failed = True
     try:
         watch.begin(graph)
-        nodes = _with_persisted(graph)
+        nodes = _with_persisted(graph, asked.wanted)
         lost: dict[Key, Persisted] = {}
         while True:
             try:
@@ -116,14 +116,14 @@ def _attempt(asked: Asked, run: Callable[[Mapping[Key, Any], Watch], T]) -> T:
         watch.end(failed=failed)
 
 
-def _with_persisted(graph: Mapping[Key, Any]) -> dict[Key, Any]:
+def _with_persisted(graph: Mapping[Key, Any], wanted: Collection[Key]) -> dict[Key, Any]:
     """The graph's nodes, and as data what was persisted of them; dask's own conversion leaves that out."""
     futures = {value.key: value for value in graph.values() if isinstance(value, Persisted)}
     nodes: dict[Key, Any] = dict(convert_legacy_graph(graph))
-    for node in list(nodes.values()):
-        for key in node.dependencies:
-            if key not in nodes and (found := futures.get(key) or persisted.find(key)) is not None:
-                nodes[key] = DataNode(key, found)
+    # dask's optimisations leave it out of the graph too: what is wanted may be all that there is to know of it.
+    for key in [*wanted, *(one for node in nodes.values() for one in node.dependencies)]:
+        if key not in nodes and (found := futures.get(key) or persisted.find(key)) is not None:
+            nodes[key] = DataNode(key, found)
     for key, found in futures.items():
         nodes.setdefault(key, DataNode(key, found))
     return nodes
