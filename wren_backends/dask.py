@@ -66,7 +66,7 @@ def wren_get(
     Args:
         dsk: A graph: a mapping, or an expression with `__dask_graph__`.
         keys: A key, or nested lists of keys.
-        num_workers: Most invocations in flight.
+        num_workers: Most invocations in flight. Default: what `dask.config` has under that name, else `max_workers`.
         executor: Runs the tasks; default: one that is kept for the life of the process.
         callbacks: dask callbacks; default: the active ones.
         rerun_exceptions_locally: Run a failed task again in this process, for a debugger. Default: dask's setting.
@@ -174,6 +174,7 @@ def _executor(
     """What runs the tasks, and whether it was made for this call: initializers are an executor's own."""
     is_own = False
     if executor is None:
+        num_workers = num_workers or dask_config.get("num_workers", None)
         configured = {**dask_config.get("wren", {}), **settings}
         configured.pop("keep_intermediates", None)
         initializer: Callable[[], object] | None = configured.pop("initializer", None)

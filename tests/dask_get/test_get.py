@@ -212,9 +212,18 @@ def test_num_workers_caps_what_is_in_flight():
     assert len(set(environments)) == 1
 
 
-def _environment():
-    import os
+def test_num_workers_of_dasks_configuration_caps_it_too():
+    tasks = [dask.delayed(_environment)(0.05) for _ in range(6)]
+    with dask.config.set(num_workers=1):
+        assert len(set(dask.compute(*tasks))) == 1
+    assert len(set(dask.compute(*tasks, num_workers=2))) == 2
 
+
+def _environment(takes_s=0.0):
+    import os
+    import time
+
+    time.sleep(takes_s)
     return os.getpid()
 
 
