@@ -55,6 +55,7 @@ $(VENV)/.programs: $(VENV)/.installed
 
 # constraints.txt says which versions this was last tested with; it is made by `make constraints`.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): some minutes, the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt

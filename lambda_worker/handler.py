@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import re
+import sys
 from typing import Any
 
 from lambda_worker.objects import ObjectStore
@@ -35,6 +36,16 @@ def _limit_threads() -> None:
         os.environ.setdefault(name, str(max(1, round(memory_mb / _MB_PER_CPU))))
 
 
+def _lend_path() -> None:
+    """Let Python processes that calls start find the packages that this one does.
+
+    Lambda's own `PYTHONPATH` leaves layers out (AWS Lambda developer guide, "Defined runtime environment variables"),
+    and joblib's helper processes begin with an import of joblib.
+    """
+    ours = [one for one in sys.path if os.path.isdir(one) and not one.startswith(sys.base_prefix)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(ours)
+
+
 def _preload() -> None:
     """Import what most calls need while the environment initialises; with SnapStart that is once per version."""
     for name in filter(None, os.environ.get(PRELOAD_VARIABLE, "").split(",")):
@@ -60,6 +71,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     except PackagesError as error:
         return refuse(event, error.reason, str(error))
     if _runner is None:
+        _lend_path()
         memory_bytes = int(context.memory_limit_in_mb or 0) * 1024 * 1024
         _runner = Runner(bytes.fromhex(_function_key), _open_store, context.log_stream_name or "", memory_bytes)
     return _runner.run(event, context.aws_request_id, context.get_remaining_time_in_millis() / 1000)

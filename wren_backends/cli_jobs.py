@@ -23,7 +23,7 @@ from rich.text import Text
 from lambda_worker.protocol import number_of
 from wren_backends.config import Config
 from wren_backends.deploy.log_group import log_group_name
-from wren_backends.errors import ConfigError, DeploymentError, UnknownJobError, WrenError
+from wren_backends.errors import ConfigError, UnknownJobError, WrenError
 
 if TYPE_CHECKING:  # each command imports what it needs, so that the others start quickly
     from wren_backends.attached import AttachedJob
@@ -174,17 +174,10 @@ def clean(job_ids: tuple[str, ...], everything: bool, age: timedelta | None, yes
 
 
 def _connect() -> Connection:
-    """The function and bucket that are configured; jobs of a cloud that is not there yet are not worth starting it."""
-    from wren_backends.connection import connect, is_local
-    from wren_backends.local.cloud import find_shared
+    """The function and bucket that are configured."""
+    from wren_backends.connection import connect_to_find
 
-    settings = Config.load()
-    if is_local(settings) and find_shared() is None:
-        raise DeploymentError(
-            "no bucket is configured and no local cloud runs, so there are no jobs: set WREN_BUCKET, or start a local "
-            "cloud with `wren local up` (one that a program starts by itself ends with it, and its jobs too)"
-        )
-    return connect(settings)
+    return connect_to_find(Config.load())
 
 
 def _attach(job: str, patience: timedelta | None = None) -> AttachedJob:

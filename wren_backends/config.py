@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from lambda_worker.protocol import ProtocolError, check_bucket, check_prefix, shown
 from wren_backends.errors import ConfigError
-from wren_backends.sources import collect
+from wren_backends.sources import collect, stated
 
 _LEAST_MEMORY_MB, _MOST_MEMORY_MB = 128, 10240
 _MOST_TIMEOUT_S = 900
@@ -125,7 +125,8 @@ class Config:
             value, choices = getattr(self, one.name), one.metadata["choices"]
             least, most = one.metadata["least"], one.metadata["most"]
             if choices and value not in choices and value != one.default:
-                raise ConfigError(f"{one.name}={value!r}: has to be one of {', '.join(choices)}")
+                meant = f" (is it {value.lower()!r}?)" if isinstance(value, str) and value.lower() in choices else ""
+                raise ConfigError(f"{one.name}={value!r}: has to be one of {', '.join(choices)}{meant}")
             for each in value if isinstance(value, tuple) else (value,):
                 if least is not None and each is not None and not each >= least:
                     raise ConfigError(f"{one.name}={value!r}: has to be at least {least}")
@@ -170,7 +171,15 @@ class Config:
         Raises:
             ConfigError: A name is unknown, or a value has the wrong type or is out of bounds; it says where it stands.
         """
-        return cls(**{name: value for name, (value, _) in collect(arguments, _kinds()).items()})
+        found = collect(arguments, _kinds())
+        try:
+            return cls(**{name: value for name, (value, _) in found.items()})
+        except ConfigError as error:
+            name = re.split("[=:]", str(error), maxsplit=1)[0]
+            where = found.get(name, (None, "argument"))[1]
+            if where == "argument":
+                raise
+            raise ConfigError(f"{stated(where, name)}: {error}") from None
 
     @classmethod
     def origins(cls) -> dict[str, str]:

@@ -149,6 +149,24 @@ def connect_larger(config: Config) -> Connection | None:
     return connect(larger) if larger else None
 
 
+def connect_to_find(config: Config) -> Connection:
+    """As `connect`, for what somebody has left there: a local cloud that does not run yet has nothing to be found.
+
+    Raises:
+        DeploymentError: No local cloud runs, and `config` means one; or as `connect` does.
+    """
+    if is_local(config):
+        from wren_backends.local.cloud import find_shared, runs_private
+
+        if find_shared() is None and not runs_private():
+            raise DeploymentError(
+                "no bucket is configured and no local cloud runs, so there are no jobs: set WREN_BUCKET, or start a "
+                "local cloud with `wren local up` before the program that makes the job (one that a program starts by "
+                "itself ends with it, and its jobs too)"
+            )
+    return connect(config)
+
+
 def used() -> list[Connection]:
     """Connections that this process has made and that are not gone, the newest last."""
     with _lock:

@@ -54,7 +54,7 @@ def _local_parts() -> Iterator[Finding]:
     from wren_backends.local.cloud import find_shared
     from wren_backends.local.errors import LocalCloudError
 
-    install = "pip install 'wren-backends[local]'"
+    install = "pip install '.[local]' in a clone of wren-backends"
     try:
         yield Finding("S3 server", "pass", f"SeaweedFS, {find_weed()}")
     except LocalCloudError as error:

@@ -24,7 +24,7 @@ from wren_backends.bundle import UserModules
 from wren_backends.calls import Call, Function, is_repeatable
 from wren_backends.carrier import Initializer
 from wren_backends.config import Config
-from wren_backends.connection import Connection, connect, connect_larger
+from wren_backends.connection import Connection, connect, connect_larger, connect_to_find
 from wren_backends.copies import warn_of_lost_writes
 from wren_backends.dispatcher import Dispatcher
 from wren_backends.errors import ConfigError, SerializationError, StorageError
@@ -145,7 +145,7 @@ class WrenExecutor(Executor):
         set_log_level_from_environment()
         config = config or Config.load(**settings)
         return AttachedJob(
-            connection or connect(config),
+            connection or connect_to_find(config),
             job_id,
             patience_s=patience_s,
             forward_output=config.forward_output,

@@ -158,7 +158,8 @@ def failure(outcome: Outcome, label: str) -> WrenError:
         case "unloadable":
             return SerializationError(
                 f"{label}: its function or arguments could not be unpickled in the worker. A module that is missing "
-                f"there has to be among the function's packages. The worker said:\n{detail}"
+                "there has to be among the function's packages: `wren setup` deploys those of this environment, "
+                f"`--packages NAME` others. The worker said:\n{detail}"
             )
         case "missing_blob":
             return StorageError(f"{label}: what it carries is gone from the bucket ({detail}). Submit it again")

@@ -21,6 +21,11 @@ from wren_backends.errors import SerializationError
 from wren_backends.events import logger
 from wren_backends.origin import leave_origin
 
+_MISSING = (
+    "What calls import has to be among the function's packages: `wren setup` deploys those of this environment, "
+    "`--packages NAME` others; your own modules travel by themselves if a folder on sys.path has them"
+)
+
 
 class Awaited(Protocol):
     """A call whose outcome somebody waits for."""
@@ -142,6 +147,8 @@ def _resolve(
         # As ProcessPoolExecutor does: the remote traceback, as text, is the cause.
         value.__cause__ = _remote_traceback(outcome.detail)
         value.add_note(f"raised in {where}")
+        if isinstance(value, ModuleNotFoundError):
+            value.add_note(_MISSING)
     except Exception as error:  # noqa: BLE001  exceptions may be frozen
         logger.debug("note.refused call=%s error=%r", call.label, error)
     call.future.set_exception(value)

@@ -57,14 +57,19 @@ def collect(arguments: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str,
             if name not in kinds:
                 raise ConfigError(f"{where}: {_unknown(name, kinds)}")
             if value is not None:
-                found.setdefault(name, (_convert(value, kinds[name], f"{where}: {name}"), where))
+                found.setdefault(name, (_convert(value, kinds[name], f"{stated(where, name)}: {name}"), where))
     return found
+
+
+def stated(where: str, name: str) -> str:
+    """Where exactly a setting stands."""
+    return f"environment variable WREN_{name.upper()}" if where == "environment" else where
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     if name in _OF_PROCESS_POOLS:
         return f"{name!r} has no meaning here: {_OF_PROCESS_POOLS[name]}"
-    return f"there is no setting {name!r}{_meant(name, known)}; there are {', '.join(known)}"
+    return f"there is no setting {name!r}{_meant(name, known) or '; there are ' + ', '.join(known)}"
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

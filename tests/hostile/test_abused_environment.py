@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +20,8 @@ import time
 import warnings
 
 import pytest
+
+from wren_backends import WrenExecutor
 
 
 def square(x):
@@ -64,6 +67,26 @@ def test_multiprocessing(abused):
             return list(processes.map(square, range(5)))
 
     assert abused.result(pool) == abused.result(executor) == [0, 1, 4, 9, 16]
+
+
+def test_joblibs_own_processes_and_those_of_an_interpreter(cloud, recwarn):
+    """They find the function's packages, and joblib's tracker of resources lives on from call to call."""
+
+    def call():
+        from joblib import Parallel, delayed
+        from joblib.externals.loky.backend.resource_tracker import _resource_tracker
+
+        found = Parallel(n_jobs=2)(delayed(abs)(-number) for number in range(4))
+        child = subprocess.run(
+            [sys.executable, "-c", "import numpy; print(numpy.sum([1, 2]))"], check=True, capture_output=True
+        )
+        return found, child.stdout, os.getpid(), _resource_tracker._pid
+
+    with WrenExecutor(1, calls_per_invocation=1) as executor:
+        first, second = [executor.submit(call).result() for _ in range(2)]
+    assert first == second
+    assert first[:2] == ([0, 1, 2, 3], b"3\n")
+    assert [str(one.message) for one in recwarn if "resource_tracker" in str(one.message)] == []
 
 
 def test_a_child_that_is_left_running(abused):

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError, Future
@@ -331,6 +332,16 @@ def test_closing_leaves_the_job_as_it_is_and_ends_what_waits(cloud, gate):
 def test_an_unknown_job(cloud):
     with pytest.raises(UnknownJobError, match=r"no job j-unknown.*wren jobs list"):
         WrenExecutor.attach("j-unknown")
+
+
+def test_without_a_local_cloud_that_runs_there_is_nothing_to_attach_to(tmp_path):
+    source = "from wren_backends import WrenExecutor; WrenExecutor.attach('j-unknown')"
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", source], check=False, capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert "DeploymentError: no bucket is configured and no local cloud runs" in ended.stderr
+    assert "wren local up" in ended.stderr
 
 
 @pytest.mark.parametrize("job_id", ["../../etc", "", "a/b", "A", "x" * 64, "j-1\n", None])

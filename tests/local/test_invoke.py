@@ -356,12 +356,12 @@ def test_code_in_the_function_reaches_the_local_s3_and_cannot_see_site_packages(
         import importlib.util, os, sys
 
         def handler(event, context):
-            return [os.environ["AWS_ENDPOINT_URL_S3"], importlib.util.find_spec("boto3") is None, sys.flags.isolated]
+            return [os.environ["AWS_ENDPOINT_URL_S3"], importlib.util.find_spec("boto3") is None, sys.flags.no_site]
         """
     )
-    endpoint, hidden, isolated = invoke(name).value
+    endpoint, hidden, without_site = invoke(name).value
     assert endpoint.startswith("http://127.0.0.1:")
     assert hidden
-    assert isolated == 1
+    assert without_site == 1
     host, port = endpoint.removeprefix("http://").split(":")
     socket.create_connection((host, int(port))).close()

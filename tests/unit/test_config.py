@@ -120,6 +120,22 @@ def test_an_unknown_argument_is_refused(files):
         Config.load(max_worker=3)
 
 
+def test_a_value_that_is_refused_says_where_it_stands(files, monkeypatch):
+    monkeypatch.setenv("WREN_MODE", "S3")
+    with pytest.raises(ConfigError, match=r"environment variable WREN_MODE: mode='S3': .*direct, s3 \(is it 's3'\?\)"):
+        Config.load()
+    monkeypatch.setenv("WREN_MODE", "s3")
+    monkeypatch.setenv("WREN_MAX_WORKERS", "many")
+    with pytest.raises(ConfigError, match="environment variable WREN_MAX_WORKERS: max_workers='many'"):
+        Config.load()
+    monkeypatch.delenv("WREN_MAX_WORKERS")
+    files("wren.toml", "max_workers = 0")
+    with pytest.raises(ConfigError, match=r"wren.toml: max_workers=0: has to be at least 1"):
+        Config.load()
+    with pytest.raises(ConfigError, match=r"^max_workers=-1: has to be at least 1"):
+        Config.load(max_workers=-1)
+
+
 @pytest.mark.parametrize("name", ["mp_context", "max_tasks_per_child"])
 def test_what_only_process_pools_have_is_refused_unless_it_is_their_default(files, name):
     assert Config.load(**{name: None}) == Config()

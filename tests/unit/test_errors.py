@@ -62,5 +62,6 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_every_exported_name_is_there():
+    assert {one for one in dir(wren_backends) if not one.startswith("__")} == set(wren_backends.__all__)
     for name in wren_backends.__all__:
         assert getattr(wren_backends, name).__name__ == name

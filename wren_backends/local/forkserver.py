@@ -80,9 +80,11 @@ class Template:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._output = OutputPipe(self._on_output)
+        # Not "-I": multiprocessing hands it on to its processes, which would take no notice of PYTHONPATH.
+        alone = [self._settings.python, "-S", "-s", "-P"]
         try:
             self._process = subprocess.Popen(
-                [self._settings.python, "-I", "-S", str(_SCRIPT), str(theirs.fileno()), self._settings.argument()],
+                [*alone, str(_SCRIPT), str(theirs.fileno()), self._settings.argument()],
                 env=dict(self._settings.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output.writer,
