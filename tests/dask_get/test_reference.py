@@ -145,10 +145,8 @@ def test_small_tasks_whose_kind_was_measured_go_together(executor):
         return dask.delayed(sum)([dask.delayed(operator.neg, pure=False)(one) for one in range(1500)])
 
     assert compute(total(), executor) == -sum(range(1500))
-    before, invoked = executor.journal.counts["call.submitted"], executor.journal.counts["invocation.started"]
-    assert compute(total(), executor) == -sum(range(1500))
-    assert executor.journal.counts["call.submitted"] - before < 60
-    assert executor.journal.counts["invocation.started"] - invoked < 60
+    assert executor.journal.counts["call.submitted"] < 60
+    assert executor.journal.counts["invocation.started"] < 60
     assert not executor.journal.counts.get("s3.worker.PUT")
 
 
@@ -430,13 +428,13 @@ def test_a_persisted_part_can_be_had_alone(executor):
 
 
 def test_persisted_values_go_with_the_collection(executor):
-    kept = da.ones((800, 800), chunks=400).persist(scheduler=wren_get, executor=executor)
+    kept = da.arange(640_000, chunks=160_000).persist(scheduler=wren_get, executor=executor)
     more = (kept + 1).persist(scheduler=wren_get, executor=executor)
     assert len(data_keys(executor)) == 8
     del kept
     gc.collect()
     wait_for(lambda: len(data_keys(executor)) == 4)
-    assert compute(more.sum(), executor) == 2 * 800 * 800
+    assert compute(more.sum(), executor) == sum(range(640_001))
     del more
     gc.collect()
     wait_for(lambda: not data_keys(executor))

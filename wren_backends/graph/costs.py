@@ -56,6 +56,10 @@ class Costs:
         """How many bytes a task's value is expected to have at most; None if nothing is known of its kind."""
         return self._sizes.get(kind_of(key, node))
 
+    def knows(self, key: Key, node: Any) -> bool:
+        """Whether something was measured of a task's kind, or the first guess is as good."""
+        return kind_of(key, node) in self._means_s or cuts(node)
+
     def of(self, key: Key, node: Any) -> float:
         """How long a task is expected to take, in seconds, without fetching what it needs."""
         known = self._means_s.get(kind_of(key, node))

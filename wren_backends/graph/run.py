@@ -164,12 +164,21 @@ class Computation:
     def _work(self) -> None:
         """Run tasks until all are done."""
         while not self._board.is_done:
-            while len(self._running) < self._most_ahead() and (first := self._board.pop()) is not None:
+            while (first := self._next()) is not None:
                 self._send(self._step(grow(self._board, first, self._limits)))
             if not self._running:
                 raise ValueError("Found no accessible jobs in dask: there is a cycle in the graph")
             future = self._done.get()
             self._take_in(future, *self._running.pop(future))
+
+    def _next(self) -> Key | None:
+        """The task that goes next, if one is ready and there is any sense in sending it now."""
+        if len(self._running) >= self._most_ahead() or (first := self._board.pop()) is None:
+            return None
+        if len(self._running) < self._executor._max_workers or _costs.knows(first, self._plan.nodes[first]):
+            return first
+        self._board.release([first])  # no slot is free, and what comes next may tell that it need not go alone
+        return None
 
     def _most_ahead(self) -> int:
         many = _AHEAD * self._executor._max_workers
