@@ -227,6 +227,16 @@ def _environment(takes_s=0.0):
     return os.getpid()
 
 
+@pytest.mark.parametrize("size", [8, 1000], ids=["in the task", "beside it"])
+def test_a_store_into_an_array_of_this_process_is_warned_of(size):
+    values, target = da.ones((size, size), chunks=size // 2), np.zeros((size, size))
+    with pytest.warns(UserWarning, match=r"stores into an array .* lost. Have the values come here"):
+        values.store(target, scheduler=wren_get)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values.store(dask.delayed(np.zeros)((size, size)), scheduler=wren_get)
+
+
 def test_a_shuffle_through_the_local_disk_is_refused():
     assert dask.config.get("dataframe.shuffle.method") == "tasks"
     frame = dd.from_pandas(pd.DataFrame({"a": range(10)}), npartitions=2)

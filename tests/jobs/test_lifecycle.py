@@ -53,10 +53,12 @@ def test_a_bucket_without_rules_gets_ours(s3, new_bucket):
 
 def test_the_rules_of_others_stay(s3, new_bucket):
     s3.put_bucket_lifecycle_configuration(Bucket=new_bucket, LifecycleConfiguration={"Rules": THEIRS})
+    theirs = rules_of(s3, new_bucket)  # Ceph words a filter by prefix and tag otherwise than it was given
     put_lifecycle(s3, new_bucket, "wren", "fn")
     put_lifecycle(s3, new_bucket, "other-project", "fn", days=2)
     rules = rules_of(s3, new_bucket)
-    assert [rule for rule in rules if "wren-backends" not in rule["ID"]] == THEIRS
+    assert len(theirs) == len(THEIRS)
+    assert [rule for rule in rules if "wren-backends" not in rule["ID"]] == theirs
     assert days_by_folder(rules) == {
         "wren/jobs/": 7,
         "wren/blobs/": 7,

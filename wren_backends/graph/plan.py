@@ -12,6 +12,7 @@ from dask.typing import Key
 from dask.utils import funcname, key_split
 
 from wren_backends.errors import ConfigError
+from wren_backends.graph.stores import warn_of_lost_stores
 
 _TRIVIAL = (bool, int, float, complex, str, bytes, type(None))
 _TRIVIAL_CHARS = 200
@@ -90,6 +91,7 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     _check_dependencies(nodes)
     rank = order(nodes)
     targets = _targets(nodes)
+    warn_of_lost_stores(nodes, targets)
     data = frozenset(key for key, node in nodes.items() if isinstance(node, DataNode))
     tasks = [key for key in nodes if key not in targets and key not in data]
     needs = {key: tuple(dict.fromkeys(targets.get(one, one) for one in nodes[key].dependencies)) for key in tasks}
