@@ -90,6 +90,11 @@ def worded(differences: Differences) -> str:
     return f"the client has {clients}, this function {functions}"
 
 
+def install_command(differences: Differences) -> str:
+    """What to type for the client to have the function's versions."""
+    return "pip install " + " ".join(f"'{name}=={ours}'" for name, (_, ours) in sorted(differences.items()))
+
+
 def _is_hard(name: str, client: str, function: str) -> bool:
     return name in _HARD and _numbers(client)[0] != _numbers(function)[0]
 

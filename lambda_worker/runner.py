@@ -254,7 +254,7 @@ class Runner:
         """Nothing is unpickled where it is sure to fail, or worse, not to."""
         found = agreement.hard_differences(event.packages, agreement.versions(event.packages))
         if found:
-            raise _RefusedError("packages", agreement.worded(found))
+            raise _RefusedError("packages", f"{agreement.worded(found)}\n{agreement.install_command(found)}")
 
     def _seal(self, event: Event, outcomes: list[Outcome], request_id: str, store: ObjectStore) -> bytes:
         frame = Frame(

@@ -118,8 +118,11 @@ def built(
 
 def _ways_out(requirements: Requirements) -> str:
     """What can be done on the command line about packages that cannot be had."""
-    other = "--nearest-versions takes other versions where there is no way, " if not requirements.deps else ""
-    return f"\nOr: {other}--packages NAME takes those that you name"
+    others = (
+        "--nearest-versions gives the function the newest versions that have wheels (calls are refused where that is "
+        "another major version of numpy or pandas than yours: the plan says so), "
+    )
+    return f"\nOr: {'' if requirements.deps else others}--packages NAME takes those that you name"
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +216,13 @@ def show(plan: Plan) -> None:
         click.echo(f"  {_MARKS[step.state]} {step.what:<{width}}  {step.name}  {_state(step)}")
         for line in (*(change.says for change in step.changes if change.says), *step.notes):
             click.echo(f"    {'':<{width}}  {line}")
+
+
+def say_refusals(parts: AwsParts) -> None:
+    """Say what calls the packages that functions were given will have refused, if any."""
+    packages: Packages | None = parts.get("packages")
+    if packages is not None and packages.refusals:
+        click.echo(f"Mind that {'; '.join(packages.refusals)}.", err=True)
 
 
 def _state(step: Step) -> str:

@@ -182,3 +182,4 @@ def deploy_lambda(
         for step in steps:
             said = "; ".join(change.says for change in step.changes if change.says)
             click.echo(f"{step.name}: {said or 'unchanged'}")
+        cli_aws.say_refusals(parts)

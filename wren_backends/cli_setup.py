@@ -106,7 +106,7 @@ def setup(
     if as_json:
         cli_aws.print_json({**_as_json(plan, wanted, role_arn, done=True), "test": answer})
     else:
-        _say_what_is_there(plan, wanted, answer)
+        _say_what_is_there(plan, wanted, parts, answer)
 
 
 def _with_earlier_sizes(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -229,11 +229,12 @@ def _as_json(plan: Plan, wanted: Wanted, role_arn: str, *, done: bool) -> dict[s
     }
 
 
-def _say_what_is_there(plan: Plan, wanted: Wanted, answer: dict[str, Any] | None) -> None:
+def _say_what_is_there(plan: Plan, wanted: Wanted, parts: AwsParts, answer: dict[str, Any] | None) -> None:
     if answer:
         click.echo(f"Test call: divmod(42, 5) = {tuple(answer['answer'])} on function {answer['function']}.")
     for name, where in cli_aws.beaten(wanted.values).items():
         click.echo(f"Mind that {where} says otherwise about {name} than your settings file, and is stronger.", err=True)
+    cli_aws.say_refusals(parts)
     click.echo("Done." if plan.changes else "Nothing had to be changed.")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from lambda_worker import agreement
 from wren_backends.config import Config
 from wren_backends.connection import is_local
-from wren_backends.doctor_account import Account, Finding
+from wren_backends.doctor_account import Account, Finding, Status
 from wren_backends.doctor_aws import examine_account
 from wren_backends.errors import WrenError
 from wren_backends.executor import WrenExecutor
@@ -103,10 +103,11 @@ def _packages(there: dict[str, Any]) -> Iterator[Finding]:
     ours, theirs = here["packages"], there["packages"]
     yield Finding("Python", "pass", f"{here['python']} here, {there['python']} there")
     hard, soft = agreement.hard_differences(ours, theirs), agreement.soft_differences(ours, theirs)
-    if hard:
-        yield Finding("packages", "fail", agreement.worded(hard), "wren deploy_lambda --environment")
-    if soft:
-        yield Finding("packages", "warn", agreement.worded(soft), "wren deploy_lambda --environment")
+    found: list[tuple[Status, agreement.Differences]] = [("fail", hard), ("warn", soft)]
+    for status, differing in found:
+        if differing:
+            fix = f"wren deploy_lambda --environment; or, here: {agreement.install_command(differing)}"
+            yield Finding("packages", status, agreement.worded(differing), fix)
     shared, absent = sorted(ours.keys() & theirs.keys()), sorted(ours.keys() - theirs.keys())
     alike = f"{len(shared) - len(hard) - len(soft)} of {len(shared)} shared packages agree"
     yield Finding("packages", "pass", alike + (f"; not there: {', '.join(absent)}" if absent else ""))

@@ -121,9 +121,11 @@ def refusal(reply: Reply, label: str, function: str) -> WrenError:
                 "`wren deploy_lambda --environment`"
             )
         case "packages":
+            differing, _, install = detail.partition("\n")
             return ProtocolMismatchError(
-                f"{label}: {detail}, and what one of them pickles the other cannot be trusted to unpickle. Deploy "
-                f"function {function!r} again with those of this environment: `wren deploy_lambda --environment`"
+                f"{label}: {differing}, and what one of them pickles the other cannot be trusted to unpickle. Deploy "
+                f"function {function!r} again with those of this environment: `wren deploy_lambda --environment`. If "
+                f"Lambda has no wheels for them, take the function's here: `{install}`"
             )
         case "initializer":
             return BrokenWrenExecutor(f"the executor's initializer failed in the worker:\n{detail}")

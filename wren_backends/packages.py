@@ -51,7 +51,8 @@ class Packages:
         if differences:
             self._warn(
                 f"{agreement.worded(differences)} ({self._connection.function!r}): results may differ, and some "
-                "objects may not unpickle. `wren deploy_lambda --environment` brings the function up to date"
+                "objects may not unpickle. `wren deploy_lambda --environment` brings the function up to date; or take "
+                f"its versions here: `{agreement.install_command(differences)}`"
             )
 
     def _warn(self, text: str) -> None:

@@ -43,6 +43,7 @@ def test_another_major_version_of_numpy_is_an_error_that_says_what_to_do(functio
     assert isinstance(error, ProtocolMismatchError)
     assert f"the client has numpy {np.__version__}, this function numpy 1.26.4" in str(error)
     assert "`wren deploy_lambda --environment`" in str(error)
+    assert "take the function's here: `pip install 'numpy==1.26.4'`" in str(error)
 
 
 def test_a_small_difference_is_one_warning_for_all_executors(function_with):
@@ -55,6 +56,7 @@ def test_a_small_difference_is_one_warning_for_all_executors(function_with):
     (text,) = [str(one.message) for one in caught if "this function" in str(one.message)]
     assert "joblib 1.2.0" in text
     assert "`wren deploy_lambda --environment`" in text
+    assert "`pip install 'joblib==1.2.0'`" in text
 
 
 def test_it_is_asked_once_for_a_job_and_costs_nothing_after(on_aws_executor):

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from faults.proxy import Answer, on
+from packages.wheels import wheel
 
 from wren_backends import Config, StorageError, WrenExecutor
 from wren_backends.deploy import function
@@ -264,6 +266,22 @@ def test_a_function_without_packages_gets_some(setup, wren, name, uses_it):
     with WrenExecutor(1) as executor:
         assert executor.submit(uses_it).result() == ("toolz", False)
     assert f"{name}: unchanged" in wren("deploy_lambda", "--packages", "toolz").stdout
+
+
+def test_what_calls_will_be_refused_for_is_said_before_anything_is_done(wren, name, guard, tmp_path, monkeypatch):
+    wheel(tmp_path, "numpy", "1.99")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    few = ("setup", "--name", name, "--packages", "numpy==1.99", "--no-test")
+    declined = wren(*few, answers="n\n", status=1)
+    refused = f"calls from here that use numpy will be refused: the client has numpy {version('numpy')}, this function"
+    assert f"{refused} numpy 1.99" in declined.stdout
+    assert "pip install 'numpy==1.99'" in declined.stdout
+    assert ("or use Python 3.12 or newer" in declined.stdout) == (sys.version_info < (3, 12))
+    assert guard.changes == []
+    assert refused in wren(*few, "--yes").stderr
+    call = json.loads(wren("doctor", "--json", status=1).stdout)[-1]
+    assert call["what"] == "call"
+    assert "`pip install 'numpy==1.99'`" in call["found"]
 
 
 def test_packages_are_published_once_and_calls_have_them(setup, name, client, uses_it):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lambda_worker import agreement
 from lambda_worker.protocol import PACKAGES_VARIABLE
 from wren_backends.deploy.packages import Built, Published, publish
 from wren_backends.deploy.plan import Change, Step
@@ -115,12 +116,24 @@ class Packages:
             layers: Its layers.
         """
         name = f"{len(self._built.versions)} packages"
-        notes = (self._built.summary, *self._built.notes)
+        notes = (self._built.summary, *self._built.notes, *self.refusals)
         if self._is_published(found, layers):
             self.publish()
             return Step("packages", name, "unchanged", (), notes)
         kind = "layer" if self._built.fits_layer else "archive in the bucket"
         return Step("packages", name, "create", (Change(f"publish them as {kind}", "packages", "publish", {}),), notes)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What the function will refuse calls for (`lambda_worker/agreement.py`), and what helps; none if nothing."""
+        differing = agreement.hard_differences(agreement.installed()["packages"], self._built.versions)
+        if not differing:
+            return ()
+        newer = ", or use Python 3.12 or newer here and there" if self._built.target.is_amazon_linux_2 else ""
+        return (
+            f"calls from here that use {' or '.join(differing)} will be refused: {agreement.worded(differing)}",
+            f"to prevent that, take its versions here: {agreement.install_command(differing)}{newer}",
+        )
 
     def publish(self) -> Published:
         """Publish them, unless they are there."""

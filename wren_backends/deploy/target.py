@@ -55,14 +55,19 @@ class Target:
         return "{}.{}".format(*self.python)
 
     @property
+    def is_amazon_linux_2(self) -> bool:
+        """Whether its system is that of Python 3.11 and before, with a C library too old for many wheels."""
+        return self.python <= _OLDER
+
+    @property
     def uv_platform(self) -> str:
         """The newest of uv's platforms whose wheels run there: a wheel needs the C library of its tag, or a newer one.
 
         Up to Python 3.11 Lambda runs Amazon Linux 2 with glibc 2.26, from 3.12 on Amazon Linux 2023 with glibc 2.34
         (AWS Lambda developer guide, "Lambda runtimes"). uv knows none between 2.17 and 2.28.
         """
-        return f"{_MACHINES[self.architecture]}-manylinux_2_{'17' if self.python <= _OLDER else '34'}"
+        return f"{_MACHINES[self.architecture]}-manylinux_2_{'17' if self.is_amazon_linux_2 else '34'}"
 
     def __str__(self) -> str:
-        system = "Amazon Linux 2, glibc 2.26" if self.python <= _OLDER else "Amazon Linux 2023, glibc 2.34"
+        system = "Amazon Linux 2, glibc 2.26" if self.is_amazon_linux_2 else "Amazon Linux 2023, glibc 2.34"
         return f"Lambda's Python {self.python_text} on {self.architecture} ({system})"
