@@ -171,6 +171,12 @@ def test_a_dataframe_of_delayed_parts():
     assert list(frame.compute().x) == [0, 1, 2]
 
 
+def test_a_dataframe_compared_with_delayed_values():
+    frame = dd.from_pandas(pd.DataFrame({"x": range(6)}), npartitions=3)
+    found = frame.x.isin([dask.delayed(1), dask.delayed(4)]).compute()
+    assert list(found) == [False, True, False, False, True, False]
+
+
 def test_a_callback_before_each_task_sees_the_graphs_keys():
     keys = []
     with Callback(pretask=lambda key, *rest: keys.append(key)):

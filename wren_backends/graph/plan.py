@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +104,18 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
 
 
 def _with_its_key(key: Key, node: Any) -> Any:
-    """A node that knows the key it stands at: `dask.dataframe.from_delayed` makes aliases with their targets' keys."""
-    return Alias(key, node.target) if isinstance(node, Alias) and node.key != key else node
+    """A node that knows the key it stands at.
+
+    `dask.dataframe.from_delayed` makes aliases with their targets' keys, `isin` of delayed values a list without its
+    partition's number.
+    """
+    if node.key == key:
+        return node
+    if isinstance(node, Alias):
+        return Alias(key, node.target)
+    found = copy.copy(node)
+    found.key = key
+    return found
 
 
 def kind_of(key: Key, node: Any) -> str:
