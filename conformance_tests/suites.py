@@ -113,7 +113,7 @@ SUITES = {
             plugin="conformance_tests.dask_plugin",
             packages=("dask", "pandas"),
             jobs=2,
-            timeout_s=1200,  # one of them computes a thousand times
+            timeout_s=1200,  # test_arithmetics_different_index takes minutes
         ),
         Suite(
             name="sklearn",
