@@ -329,7 +329,7 @@ def _describe_sized(client: Any, config: Config) -> dict[str, Any]:
         return base
     how = (
         f"memory_mb={wanted_mb} asks for it, since {config.function!r} has {has_mb} MB. Make it beside that one with "
-        f"`wren deploy_lambda --size {wanted_mb}`, change that one with `wren deploy_lambda --memory {wanted_mb}`, or "
+        f"`wren setup --size {wanted_mb}`, change that one with `wren deploy_lambda --memory {wanted_mb}`, or "
         "leave memory_mb out"
     )
     return _describe(client, config.name_of_size(wanted_mb), how)

@@ -44,7 +44,7 @@ def _itself(account: Account, config: Config, what: str, found: Mapping[str, Any
     yield _first_wrong(what, found) or Finding(
         what, "pass", f"{found['Runtime']}, {found['MemorySize']} MB, {found['Timeout']} s, {found.get('State')}"
     )
-    limits = {"MemorySize": config.memory_mb, "Timeout": config.timeout_s}
+    limits = {"MemorySize": _expected_mb(account, config), "Timeout": config.timeout_s}
     other = [
         f"{name} {found[name]} (configured: {value})"
         for name, value in limits.items()
@@ -54,6 +54,19 @@ def _itself(account: Account, config: Config, what: str, found: Mapping[str, Any
         yield Finding(what, "warn", ", ".join(other), "wren deploy_lambda")
     yield _code_of(what, found)
     yield from _role(account, config, found["Role"])
+
+
+def _expected_mb(account: Account, config: Config) -> int | None:
+    """Memory that the settings want of a function; any will do of a base whose calls go to another size beside it."""
+    wanted_mb = account.config.memory_mb
+    is_base = config.function == account.config.function
+    if (
+        is_base
+        and wanted_mb
+        and account.config.name_of_size(wanted_mb) in [one.function for one in account.functions()]
+    ):
+        return None
+    return config.memory_mb
 
 
 def _first_wrong(what: str, found: Mapping[str, Any]) -> Finding | None:

@@ -30,7 +30,7 @@ def test_each_executor_has_the_size_that_it_asks_for(setup, wren, name, memory):
             assert joblib.Parallel()([joblib.delayed(memory)()] * 2) == [(function, has)] * 2
     with WrenExecutor(1, memory_mb=1769) as executor:
         assert executor.submit(memory).result() == (name, "1769")
-    with pytest.raises(DeploymentError, match="wren deploy_lambda --size 384"):
+    with pytest.raises(DeploymentError, match="wren setup --size 384"):
         WrenExecutor(1, memory_mb=384)
     wren("deploy_lambda", "--size", 384)
     with WrenExecutor(1, memory_mb=384) as executor:
@@ -66,13 +66,23 @@ def test_calls_that_run_out_of_memory_go_to_the_size_for_that(setup, wren, name)
     assert Config.load().sizes_mb == (512,)
 
 
-def test_doctor_and_logs_know_the_functions_that_are_there(setup, wren, name):
+def test_doctor_and_logs_know_the_functions_that_are_there(setup, wren, name, monkeypatch):
     """Nothing is wrong with what set-up has made, in a network too, and no setting names the size."""
     network = ("--subnet", "subnet-1", "--security-group", "sg-1")
     setup("--packages", "joblib", *network)
     wren("deploy_lambda", "--size", 256)
     assert Config.load().sizes_mb == ()
+    kept = json.loads(wren("cleanup", "--dry-run", "--json").stdout)["steps"]
+    (group,) = [one for one in kept if one["name"] == f"/aws/lambda/{name}-256mb"]
+    assert (
+        group["state"] == "delete"
+    )  # it was made with the function, not by Lambda, which would keep its lines for ever
+    monkeypatch.setenv("WREN_MEMORY_MB", "256")
     findings = json.loads(wren("doctor", "--json", status=None).stdout)
+    assert not [one for one in findings if "MemorySize" in one["found"]]  # calls go to the other size
+    monkeypatch.delenv("WREN_MEMORY_MB")
+    (lifecycle,) = [one for one in findings if one["what"] == "bucket lifecycle"]
+    assert lifecycle["status"] == "pass", lifecycle
     assert {f"function {name}", f"function {name}-256mb"} <= {one["what"] for one in findings}
     roles = [one for one in findings if one["what"] == f"role {name}-worker"]
     assert {one["status"] for one in roles} == {"pass"}, roles

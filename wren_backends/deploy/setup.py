@@ -7,7 +7,7 @@ sends what is missing. Whatever is interrupted is found as it was left by the ne
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -230,7 +230,7 @@ def function_steps(wanted: Wanted, found: Found, packages: Packages | None) -> l
 
 
 def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: bool = False) -> list[Step]:
-    """The steps of the functions alone, and of the role if functions of further sizes are to use it.
+    """The steps of the functions; for new functions of further sizes also those of the role, the bucket and their logs.
 
     Args:
         parts: Clients, which are asked what there is; with `packages`, if the functions are to have others.
@@ -253,7 +253,11 @@ def deployment_steps(parts: AwsParts, config: Config, role_arn: str, *, adopt: b
     specs = [base, *specs_beside(base, functions, beside)]
     steps = [function.step(functions[spec.name], spec, code, adopt=adopt) for spec in specs]
     if any(step.state == "create" for step in steps[1:]):
-        steps[:0] = _widened_role(parts, config, specs[-1].role, beside)
+        new = [step.name for step in steps[1:] if step.state == "create"]
+        steps[:0] = [
+            *_surroundings(parts, config, specs[-1].role, new),
+            *_widened_role(parts, config, specs[-1].role, beside),
+        ]
     return [*packaging, *steps]
 
 
@@ -338,6 +342,22 @@ def _made_role(client: Any, base: str) -> str:
             "what to pass with --role"
         )
     return found.arn
+
+
+def _surroundings(parts: AwsParts, config: Config, role_arn: str, new: Sequence[str]) -> list[Step]:
+    """What functions of further sizes have beside them, where the base has it of `wren setup`: expiry, log groups."""
+    account = role_arn.split(":", 5)[4]
+    found = bucket.look(parts["s3"], str(config.bucket), account)
+    known = bucket.functions_of_rules(found.lifecycle)
+    steps = []
+    if config.function in known:
+        functions = list(dict.fromkeys([*known, *new]))
+        changes = bucket.lifecycle_changes(found.lifecycle, found.name, account, config.prefix, functions)
+        steps.append(brought_up_to_date("bucket", found.name, exists=True, changes=changes))
+    if log_group.look(parts["logs"], config.function).tags.get(role.TAG) == config.function:
+        groups = [log_group.look(parts["logs"], name) for name in new]
+        steps += [log_group.step(one, config.function, tags_of(config)) for one in groups]
+    return steps
 
 
 def _widened_role(parts: AwsParts, config: Config, role_arn: str, beside: Mapping[str, int]) -> list[Step]:
