@@ -41,7 +41,8 @@ def test_a_size_that_is_added_is_like_the_base_and_the_role_lets_it_log(setup, w
     setup("--timeout", 40, "--packages", "toolz", "--tag", "team=a")
     monkeypatch.setenv("WREN_TIMEOUT_S", "")
     said = wren("deploy_lambda", "--size", 256).stdout
-    assert f"{name}-worker: let it use s3://" in said
+    assert f"{name}-worker: let it write the logs of {name}-256mb too" in said
+    assert f": also objects below aws/lambda/async/{name}-256mb/ expire after 7 days" in said
     assert f"{name}: unchanged" in said
     lambda_client = client("lambda")
     base = lambda_client.get_function_configuration(FunctionName=name)

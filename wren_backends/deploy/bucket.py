@@ -230,11 +230,15 @@ def lifecycle_changes(
         raise ValueError(f"days={days!r}: has to be at least 1")
     ours = rules(prefix, functions, days)
     listed = list(present.get("Rules", ()))
-    if all(_is_there(rule, listed) for rule in ours):
+    missing = [rule for rule in ours if not _is_there(rule, listed)]
+    if not missing:
         return []
     others = [rule for rule in listed if rule.get("ID") not in {one["ID"] for one in ours}]
     parameters = _lifecycle(present, bucket, account, [*others, *ours])
-    says = f"objects of jobs expire after {days} days" + (", beside its other rules" if others else "")
+    what = "objects of jobs"
+    if len(missing) < len(ours):
+        what = "also objects below " + ", ".join(str(rule["Filter"]["Prefix"]) for rule in missing)
+    says = f"{what} expire after {days} days" + (", beside its other rules" if others else "")
     return [Change(says, "s3", "put_bucket_lifecycle_configuration", parameters)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from wren_backends.deploy.plan import Change, State, Step, brought_up_to_date, send
@@ -169,9 +169,18 @@ def step(found: FoundRole, scope: Scope, *, adopt: bool = False, tags: Mapping[s
     if found.policy != worker_policy(scope):
         policy = json.dumps(worker_policy(scope), separators=(",", ":"))
         putting = {"RoleName": name, "PolicyName": POLICY_NAME, "PolicyDocument": policy}
-        changes.append(Change(f"let it use {scope.place} and write its logs", "iam", "put_role_policy", putting))
+        changes.append(Change(_said(found.policy, scope), "iam", "put_role_policy", putting))
     notes = [f"other policies, which are left alone: {', '.join(found.others)}"] if found.others else []
     return brought_up_to_date("role", name, exists=bool(found.arn), changes=changes, notes=notes)
+
+
+def _said(present: Document | None, scope: Scope) -> str:
+    """What another policy changes; where functions of further sizes are all that is new, that is said."""
+    had = json.dumps(present)
+    known = tuple(one for one in scope.beside if f":/aws/lambda/{one}:*" in had)
+    if present == worker_policy(replace(scope, beside=known)):
+        return f"let it write the logs of {', '.join(one for one in scope.beside if one not in known)} too"
+    return f"let it use {scope.place} and write its logs"
 
 
 def refused(name: str, error: Any) -> str:
