@@ -172,12 +172,13 @@ def account_of(session: Any) -> tuple[str, str]:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from wren_backends.deploy.session import about_region
+
     try:
         caller = session.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        raise ConfigError(
-            f"AWS does not say whose the credentials are ({error}): set them with `aws configure`, or check the network"
-        ) from error
+        otherwise = f"AWS does not say whose the credentials are ({error}): set them with `aws configure`"
+        raise ConfigError(about_region(session, error) or f"{otherwise}, or check the network") from error
     return str(caller["Account"]), str(caller["Arn"].split(":")[1])
 
 

@@ -252,8 +252,8 @@ def _connect_local(config: Config) -> Connection:
 
 def _connect_aws(config: Config) -> Connection:
     if not config.bucket:
-        raise ConfigError("cloud='aws' needs a bucket: set WREN_BUCKET to one of yours")
-    from wren_backends.deploy.session import aws_session, ca_file, proxy_url
+        raise ConfigError("cloud='aws' needs a bucket: set WREN_BUCKET to one of yours, or have `wren setup` make all")
+    from wren_backends.deploy.session import about_region, aws_session, ca_file, proxy_url
 
     session = aws_session(config.region)
     credentials = session.get_credentials()
@@ -262,8 +262,13 @@ def _connect_aws(config: Config) -> Connection:
             "no AWS credentials found: run `aws configure`, set AWS_PROFILE, or use the local cloud: WREN_CLOUD=local"
         )
     client = session.client("lambda")
-    described = _describe_sized(client, config)
-    _check_bucket(session.client("s3"), config.bucket, _account(described))
+    try:
+        described = _describe_sized(client, config)
+        _check_bucket(session.client("s3"), config.bucket, _account(described))
+    except (ConfigError, DeploymentError, StorageError) as error:
+        if error.__cause__ is not None and (wrong := about_region(session, error.__cause__)):
+            raise ConfigError(wrong) from error.__cause__
+        raise
     return Connection(
         is_local=False,
         region=session.region_name,

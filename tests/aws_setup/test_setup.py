@@ -268,6 +268,12 @@ def test_a_function_without_packages_gets_some(setup, wren, name, uses_it):
     assert f"{name}: unchanged" in wren("deploy_lambda", "--packages", "toolz").stdout
 
 
+def test_a_region_that_does_not_exist_is_told_by_its_name(wren, name, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    refused = wren("setup", "--name", name, "--region", "us-east1", "--dry-run", status=1)
+    assert "no AWS region 'us-east1': is it 'us-east-1'? Set WREN_REGION or --region" in refused.stderr
+
+
 def test_what_calls_will_be_refused_for_is_said_before_anything_is_done(wren, name, guard, tmp_path, monkeypatch):
     wheel(tmp_path, "numpy", "1.99")
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))

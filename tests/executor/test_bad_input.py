@@ -521,8 +521,10 @@ def test_wrong_credentials(aws, monkeypatch):
 
 
 def test_no_region(aws, monkeypatch):
-    monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(ConfigError, match=r"no AWS region \(AWS_REGION is set, but boto3 does not read it\): set"):
+        WrenExecutor(**{**aws, "prefix": "no-region"})
+    monkeypatch.delenv("AWS_REGION")
     with pytest.raises(ConfigError, match=r"no AWS region: set WREN_REGION or (\w+)") as caught:
         WrenExecutor(**{**aws, "prefix": "no-region"})
     monkeypatch.setenv(re.search(r"AWS_\w+_REGION", str(caught.value))[0], "us-east-1")
@@ -530,8 +532,29 @@ def test_no_region(aws, monkeypatch):
         assert executor.connection.region == "us-east-1"
 
 
+@pytest.mark.parametrize(
+    ("region", "said"),
+    [("us-east1", "no AWS region 'us-east1': is it 'us-east-1'?"), ("mars", "no AWS region 'mars': set WREN_REGION")],
+)
+def test_a_region_that_does_not_exist_is_told_by_its_name(aws, monkeypatch, region, said):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        WrenExecutor(**{**aws, "prefix": "no-such-region", "region": region})
+
+
+def test_what_is_no_name_of_a_region(aws):
+    with pytest.raises(ConfigError, match=r"no AWS region 'us east 1': is it 'us-east-1'\?"):
+        WrenExecutor(**{**aws, "prefix": "no-name-of-a-region", "region": "us east 1"})
+
+
+def test_another_region_than_the_servers_is_no_matter_of_the_credentials(aws):
+    with pytest.raises(ConfigError, match=r"is not region 'eu-west-1' .*: set WREN_REGION") as caught:
+        WrenExecutor(**{**aws, "prefix": "another-region", "region": "eu-west-1"})
+    assert "aws configure" not in str(caught.value)
+
+
 def test_no_bucket(aws):
-    with pytest.raises(ConfigError, match=r"needs a bucket: .*WREN_BUCKET"):
+    with pytest.raises(ConfigError, match=r"needs a bucket: .*WREN_BUCKET.*`wren setup`"):
         WrenExecutor(cloud="aws")
 
 

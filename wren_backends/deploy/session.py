@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 from typing import Any
@@ -20,6 +21,7 @@ def aws_session(region: str | None) -> Any:
     """
     import boto3
     from botocore.exceptions import BotoCoreError
+    from botocore.utils import validate_region_name
 
     try:
         session = boto3.session.Session(region_name=region)
@@ -31,9 +33,48 @@ def aws_session(region: str | None) -> Any:
             "or mend ~/.aws/config, or use the local cloud: WREN_CLOUD=local"
         ) from None
     if not found:
-        raise ConfigError("no AWS region: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`")
+        unread = " (AWS_REGION is set, but boto3 does not read it)" if os.environ.get("AWS_REGION") else ""
+        raise ConfigError(
+            f"no AWS region{unread}: set WREN_REGION or AWS_DEFAULT_REGION, or run `aws configure`; `wren setup`, "
+            "`create_config` and `deploy_lambda` take --region too"
+        )
+    try:
+        validate_region_name(found)
+    except BotoCoreError:
+        raise ConfigError(_no_such_region(session, found)) from None
     ca_file(session)
     return session
+
+
+def about_region(session: Any, error: BaseException) -> str:
+    """What is wrong with the session's region, if that is what a request failed for; else nothing.
+
+    A region that boto3 does not know may be newer than boto3, so it counts only where nobody answers.
+
+    Args:
+        session: A session of boto3's.
+        error: What the request raised.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    region = session.region_name
+    if "scoped to a valid region" in str(error):
+        return (
+            f"what answers there is not region {region!r} ({error}): set WREN_REGION or --region to the one that it is"
+        )
+    if isinstance(error, BotoCoreError) and region not in _regions(session):
+        return f"{_no_such_region(session, region)} ({error})"
+    return ""
+
+
+def _no_such_region(session: Any, region: str) -> str:
+    close = difflib.get_close_matches(region, _regions(session), 1)
+    meant = f"is it {close[0]!r}? Set" if close else "set"
+    return f"boto3 knows no AWS region {region!r}: {meant} WREN_REGION or --region to one of AWS's"
+
+
+def _regions(session: Any) -> list[str]:
+    return [one for part in session.get_available_partitions() for one in session.get_available_regions("lambda", part)]
 
 
 def ca_file(session: Any) -> str | None:
