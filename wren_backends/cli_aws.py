@@ -210,6 +210,18 @@ def role_hint(refusal: str) -> str:
     return ""
 
 
+def place_of(parts: AwsParts, account: str, region: str | None) -> str:
+    """Where a plan is carried out, for people: AWS, or the server that stands for it."""
+    url = not_aws(parts)
+    return f"{f'At {url}, which is not AWS' if url else 'On AWS'} (account {account}, {region})"
+
+
+def not_aws(parts: AwsParts) -> str:
+    """Endpoint of what stands for AWS here, such as a local cloud; empty for AWS, which has none without TLS."""
+    url = str(parts["lambda"].meta.endpoint_url)
+    return url if url.startswith("http:") else ""
+
+
 def show(plan: Plan) -> None:
     """Print a plan."""
     width = max((len(step.what) for step in plan.steps), default=0)

@@ -60,7 +60,7 @@ def cleanup(
         raise cli_aws.refused("what there is on AWS cannot be seen", error, "wren cleanup") from error
     plan = cleaning.plan(remains, settings, account, foreign_too=foreign_too, shared_too=shared_too)
     if not as_json:
-        _show(plan, settings, account)
+        _show(plan, settings, parts, account)
     if dry_run or not plan.changes:
         if as_json:
             cli_aws.print_json({"done": not dry_run, "steps": [step.shown() for step in plan.steps]})
@@ -136,9 +136,9 @@ def _opened(options: dict[str, Any]) -> tuple[Config, Any, str]:
     return replace(settings, region=session.region_name), AwsParts(session), account
 
 
-def _show(plan: Any, settings: Config, account: str) -> None:
-    place = f"account {account}, {settings.region}"
-    click.echo(f"On AWS ({place}) this is to be:" if plan.steps else f"On AWS ({place}) nothing of wren's is left.")
+def _show(plan: Any, settings: Config, parts: Any, account: str) -> None:
+    place = cli_aws.place_of(parts, account, settings.region)
+    click.echo(f"{place} this is to be:" if plan.steps else f"{place} nothing of wren's is left.")
     cli_aws.show(plan)
 
 

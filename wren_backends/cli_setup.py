@@ -94,7 +94,7 @@ def setup(
     found, plan = _planned(parts, wanted, chosen_packages, quiet=as_json)
     role_arn = found.role.arn or wanted.role_arn
     if not as_json:
-        _say_what_is_planned(plan, wanted)
+        _say_what_is_planned(plan, wanted, parts)
     if dry_run:
         if as_json:
             cli_aws.print_json(_as_json(plan, wanted, role_arn, done=False))
@@ -185,12 +185,16 @@ def _planned(parts: AwsParts, wanted: Wanted, requirements: Requirements | None,
         raise cli_aws.refused("what there is on AWS cannot be seen", error, AGAIN) from error
 
 
-def _say_what_is_planned(plan: Plan, wanted: Wanted) -> None:
-    place = f"account {wanted.account}, {wanted.config.region}"
-    click.echo(
-        f"On AWS ({place}) this is to be:" if plan.changes else f"On AWS ({place}) everything is as it has to be:"
-    )
+def _say_what_is_planned(plan: Plan, wanted: Wanted, parts: AwsParts) -> None:
+    place = cli_aws.place_of(parts, wanted.account, wanted.config.region)
+    click.echo(f"{place} this is to be:" if plan.changes else f"{place} everything is as it has to be:")
     cli_aws.show(plan)
+    if cli_aws.not_aws(parts) and any(step.what == "settings" and step.changes for step in plan.steps):
+        click.echo(
+            "Mind that these settings send programs that have no AWS_ENDPOINT_URL to AWS, until `wren cleanup`: give "
+            "--no-config to leave your settings file alone.",
+            err=True,
+        )
 
 
 def _carry_out(plan: Plan, parts: AwsParts, wanted: Wanted, found: Found, *, quiet: bool) -> None:

@@ -258,8 +258,10 @@ def _connect_aws(config: Config) -> Connection:
     session = aws_session(config.region)
     credentials = session.get_credentials()
     if credentials is None:
+        origin = Config.origins().get("bucket", "argument")
         raise ConfigError(
-            "no AWS credentials found: run `aws configure`, set AWS_PROFILE, or use the local cloud: WREN_CLOUD=local"
+            f"no AWS credentials found for bucket {config.bucket!r} ({origin}): run `aws configure`, set AWS_PROFILE, "
+            "or use the local cloud: WREN_CLOUD=local"
         )
     client = session.client("lambda")
     try:

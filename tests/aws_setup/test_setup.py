@@ -64,6 +64,9 @@ def test_a_dry_run_and_a_no_say_all_and_do_nothing(wren, name, guard):
     shown = json.loads(wren(*few, "--dry-run", "--json").stdout)
     assert [step["state"] for step in shown["steps"]] == ["create"] * 5
     refused = wren(*few, answers="n\n", status=1)
+    assert refused.stdout.startswith(f"At {guard.url}, which is not AWS (account {ACCOUNT}, us-east-1) this is to be:")
+    assert "programs that have no AWS_ENDPOINT_URL to AWS" in refused.stderr
+    assert "AWS_ENDPOINT_URL" not in wren(*few, "--no-config", answers="n\n", status=1).stderr
     assert "make it: python3." in refused.stdout
     assert "--yes" in wren(*few, answers="", status=1).stderr
     assert "--yes" in wren(*few, "--json", status=2).stderr

@@ -510,7 +510,9 @@ def test_a_bucket_that_does_not_exist(aws, mode):
 def test_no_credentials(aws, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(ConfigError, match=r"no AWS credentials.*aws configure.*WREN_CLOUD=local"):
+    with pytest.raises(
+        ConfigError, match=r"no AWS credentials.*bucket 'wren-tests' \(argument\).*aws configure.*WREN_CLOUD=local"
+    ):
         WrenExecutor(**{**aws, "prefix": "no-credentials"})
 
 
