@@ -255,7 +255,15 @@ class Carrier:
         if reply is not None:
             return self._refusal(reply, event, group)
         known = self._connection
-        return faults.function_error(body, group.label, request_id, known.memory_mb, known.timeout_s)
+        return faults.function_error(
+            body,
+            group.label,
+            request_id,
+            self._job_id,
+            memory_mb=known.memory_mb,
+            timeout_s=known.timeout_s,
+            keeps_log=known.keeps_log,
+        )
 
     def _event(self, group: Group, attempt: int, initializer: Initializer | None) -> Event:
         functions: dict[str, tuple[int, Payload]] = {}

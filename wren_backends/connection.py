@@ -57,6 +57,7 @@ class Connection:
         proxy_url: HTTP proxy on the way to Lambda; None: none.
         ca_file: PEM file of the authorities that certificates may come from; None: those of the system.
         is_gone: Whether there is nothing to talk to any more, as of a local cloud that has ended; never waits.
+        keeps_log: Whether the function's log outlives this program: that of a local cloud of its own does not.
         architecture: `x86_64` or `arm64`; empty: this machine's.
         open_client: Gives boto3's client of another service in the same place, one for each service.
         beside: Connects to the function with so many MB of memory that stands beside this one; raises as `connect`.
@@ -79,6 +80,7 @@ class Connection:
     proxy_url: str | None = field(default=None, repr=False)  # it may hold a password
     ca_file: str | None = None
     is_gone: Callable[[], bool] = lambda: False
+    keeps_log: bool = True
     architecture: str = ""
     open_client: Callable[[str], Any] = field(default=_no_client, repr=False)
     beside: Callable[[int], Connection] = field(default=_no_size, repr=False)
@@ -211,7 +213,8 @@ def _connect_local(config: Config) -> Connection:
     with ThreadPoolExecutor(1) as pool:  # packing takes as long as starting, which is waiting
         pool.submit(prepare)
         try:
-            cloud = find_shared() or start_private()
+            shared = find_shared()
+            cloud = shared or start_private()
         except LocalCloudError as error:
             raise DeploymentError(str(error)) from None  # it says all there is to say
     described = ensure_local_function(cloud, config, BUCKET)
@@ -236,6 +239,7 @@ def _connect_local(config: Config) -> Connection:
         timeout_s=_limit(described, "Timeout"),
         max_workers=default_max_workers(config),
         stats=cloud.stats,
+        keeps_log=shared is not None,
         is_gone=lambda: is_gone(cloud),
         open_client=_once(
             lambda service: local_client(

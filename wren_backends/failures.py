@@ -19,6 +19,7 @@ class Failure:
     """An asynchronous invocation that Lambda gave up.
 
     Attributes:
+        job_id: The job's id.
         seqs: `seq` of its calls, in their order.
         attempt: Which attempt at them it was.
         body: What a synchronous invocation would have answered, as JSON bytes.
@@ -27,6 +28,7 @@ class Failure:
         at: When the record was written, by the clock of S3.
     """
 
+    job_id: str
     seqs: tuple[int, ...]
     attempt: int
     body: bytes
@@ -74,6 +76,7 @@ class FailureRecords:
             if request["job"] != self._job_id:
                 return None
             return Failure(
+                job_id=self._job_id,
                 seqs=tuple(int(call[0]) for call in request["calls"]),
                 attempt=int(request["attempt"]),
                 body=json.dumps(record.get("responsePayload")).encode(),

@@ -37,7 +37,9 @@ _DEPLOYMENT_TYPES = (
 )
 
 
-def function_error(body: bytes, label: str, request_id: str, memory_mb: int, timeout_s: int) -> WrenError:
+def function_error(
+    body: bytes, label: str, request_id: str, job_id: str, *, memory_mb: int, timeout_s: int, keeps_log: bool
+) -> WrenError:
     """What a `FunctionError` means.
 
     Lambda tells its kinds apart by `errorType` and by the wording of `errorMessage`
@@ -47,11 +49,13 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
         body: Lambda's JSON description.
         label: The call or calls.
         request_id: AWS request id.
+        job_id: The job's id.
         memory_mb: The function's memory.
         timeout_s: The function's time limit.
+        keeps_log: Whether the function's log outlives this program.
     """
     kind, text = _describe(body)
-    where = f"{label}, AWS request {request_id}"
+    where = f"{label} of job {job_id}, AWS request {request_id}"
     if kind == "Sandbox.Timedout" or "Task timed out after" in text:
         return InvocationTimeoutError(
             f"{where}: still running at the function's time limit of {timeout_s} s. "
@@ -61,7 +65,7 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
         return OutOfMemoryError(
             f"{where}: needed more than the function's {memory_mb} MB ({text}). "
             "Pass smaller pieces, deploy the function with more memory (WREN_MEMORY_MB, at most 10240), or have such "
-            "calls run again with more (WREN_RETRY_MEMORY_MB)"
+            f"calls run again with more (WREN_RETRY_MEMORY_MB). {_log_of(job_id, keeps_log=keeps_log)}"
         )
     if kind in _DEPLOYMENT_TYPES:
         return DeploymentError(
@@ -73,8 +77,17 @@ def function_error(body: bytes, label: str, request_id: str, memory_mb: int, tim
     if "signal: killed" in text:
         reason = f"as it may when memory runs out (the function has {memory_mb} MB) or code kills its own process"
     return EnvironmentLostError(
-        f"{where}: its execution environment died ({kind}: {text}), {reason}. "
-        "The function's log has the last lines it printed"
+        f"{where}: its execution environment died ({kind}: {text}), {reason}. {_log_of(job_id, keeps_log=keeps_log)}"
+    )
+
+
+def _log_of(job_id: str, *, keeps_log: bool) -> str:
+    """Where the last lines of a call are that came to no end of its own: Lambda does not tell its log stream."""
+    if keeps_log:
+        return f"`wren logs --job {job_id}` has the last lines it printed"
+    return (
+        "The last lines it printed are in a log that ends with this program: for one that stays, `wren local up`, run "
+        "this again, then `wren logs`"
     )
 
 

@@ -106,8 +106,15 @@ def failure_error(failure: Failure, label: str, connection: Connection) -> WrenE
         return faults.refusal(reply, label, connection.function)
     if failure.condition == "EventAgeExceeded":
         return faults.queued_too_long(label, failure.request_id, EVENT_AGE_S)
-    memory_mb, timeout_s = connection.memory_mb, connection.timeout_s
-    return faults.function_error(failure.body, label, failure.request_id, memory_mb, timeout_s)
+    return faults.function_error(
+        failure.body,
+        label,
+        failure.request_id,
+        failure.job_id,
+        memory_mb=connection.memory_mb,
+        timeout_s=connection.timeout_s,
+        keeps_log=connection.keeps_log,
+    )
 
 
 def _stem(function: str) -> str:

@@ -241,6 +241,21 @@ def die(path):
     os._exit(3)
 
 
+def test_a_log_that_ends_with_the_program_is_not_offered(run_script, tmp_path):
+    done = run_script(
+        """
+        import os
+        from wren_backends import WrenExecutor
+
+        with WrenExecutor(1, max_attempts=1) as executor:
+            print(executor.submit(os._exit, 1).exception())
+        """,
+        XDG_STATE_HOME=str(tmp_path),  # where no word is of a local cloud, so it starts its own
+    )
+    assert re.search(r"a log that ends with this program: .*`wren local up`, run this again", done.stdout), done
+    assert "--job" not in done.stdout
+
+
 def test_a_call_that_kills_its_environment_is_tried_again_so_many_times(executor, tmp_path):
     tried = str(tmp_path / "tried")
     futures = [executor.submit(fine, number) for number in range(5)]
@@ -249,7 +264,8 @@ def test_a_call_that_kills_its_environment_is_tried_again_so_many_times(executor
     error = error_of(bad)
     assert type(error) is EnvironmentLostError
     assert "call 5 (test_bad_input.die)" in str(error)
-    assert "AWS request" in str(error)
+    assert f"call 5 (test_bad_input.die) of job {executor.job_id}, AWS request" in str(error)
+    assert f"`wren logs --job {executor.job_id}`" in str(error)
     assert "attempt 3 of 3" in str(error)
     assert "log" in str(error)
     assert marks(tried) == 3

@@ -112,6 +112,7 @@ def test_out_of_memory_names_limit_and_peak(cloud, mode):
         peak = int(re.search(r"killed, at (\d+) MB", str(error))[1])
         assert 256 <= peak < 2000
         assert "WREN_RETRY_MEMORY_MB" in str(error)
+        assert f"`wren logs --job {executor.job_id}` has" in str(error)
 
 
 @MODES

@@ -78,13 +78,16 @@ def test_replies(raw):
     assert (reply.frame is not None) + reply.committed + bool(reply.refused) == 1
 
 
+LIMITS = {"memory_mb": 128, "timeout_s": 3, "keeps_log": True}
+
+
 @given(st.binary(max_size=200) | ANY_JSON.map(lambda raw: json.dumps(raw).encode()))
 @example(DEEP.encode())
 @example(json.dumps({"errorType": "RefusedEventError", "errorMessage": DEEP}).encode())
 @example(json.dumps({"errorType": "RefusedEventError", "errorMessage": "3"}).encode())
 @example(json.dumps({"errorType": [], "errorMessage": {}}).encode())
 def test_errors_of_functions(body):
-    assert isinstance(faults.function_error(body, "call 0", "request", 128, 3), WrenError)
+    assert isinstance(faults.function_error(body, "call 0", "request", "job", **LIMITS), WrenError)
     refusal = faults.refusal_in_error(body)
     assert refusal is None or isinstance(faults.refusal(refusal, "call 0", "wren"), WrenError)
 

@@ -139,7 +139,7 @@ def test_show_what_is_missing_and_what_failed(wren, cloud, gate, bucket):
         gate.open()
         assert [one.result() for one in waiting] == [1, 2, 4]
     assert "missing  0-4" in output
-    assert re.search(r"failure  .* attempt 1: call 0, AWS request .*execution environment died", output)
+    assert re.search(r"failure  .* attempt 1: call 0 of job .*, AWS request .*execution environment died", output)
     found = json.loads(wren("show", "--json", executor.job_id).stdout)
     assert found["missing"] == [0]
     assert found["failures"][0]["calls"] == [0]

@@ -7,11 +7,11 @@ from wren_backends import EnvironmentLostError, ThrottledError
 from wren_backends.failures import Failure
 from wren_backends.reading import failure_error
 
-FUNCTION = SimpleNamespace(function="wren", memory_mb=512, timeout_s=30)
+FUNCTION = SimpleNamespace(function="wren", memory_mb=512, timeout_s=30, keeps_log=True)
 
 
 def a_failure(condition):
-    return Failure((7,), 1, b"null", "request", condition, datetime.now(UTC))
+    return Failure("a-job", (7,), 1, b"null", "request", condition, datetime.now(UTC))
 
 
 def test_an_event_that_was_never_run_is_not_a_death():
