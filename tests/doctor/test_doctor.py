@@ -1,10 +1,12 @@
 """`wren doctor` finds what is wrong, says what to type, and takes what it may not look at for no fault."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
@@ -14,6 +16,7 @@ from as_on_aws import Wren, client_of, deploy_function
 from relays import serving
 
 from wren_backends.deploy.bucket import put_lifecycle
+from wren_backends.deploy.package import function_zip
 from wren_backends.local.options import BUCKET
 
 
@@ -90,6 +93,23 @@ def test_what_has_been_changed_behind_our_back(wren, cloud):
     assert "WREN_MAX_WORKERS=5" in of(findings, "concurrency of examined", "warn")[0]["fix"]
     assert of(findings, "failures of examined", "fail")[0]["fix"] == "wren deploy_lambda"
     assert of(findings, "role anybody", "warn")[0]["fix"] == "wren create_role --name anybody"
+
+
+def test_packages_that_differ(wren, cloud):
+    """Both ways to end it are told: the function is brought up to date, or its versions are installed here."""
+    packed = io.BytesIO(function_zip())
+    with zipfile.ZipFile(packed, "a") as bundle:
+        info = zipfile.ZipInfo("joblib-1.2.0.dist-info/METADATA")
+        info.external_attr = 0o644 << 16
+        bundle.writestr(info, "Metadata-Version: 2.1\nName: joblib\nVersion: 1.2.0\n")
+    client_of(cloud, "lambda").update_function_code(FunctionName="examined", ZipFile=packed.getvalue())
+    try:
+        _, findings = examined(wren)
+    finally:
+        deploy_function(cloud, "examined")
+    (differing,) = of(findings, "packages", "warn")
+    assert "this function joblib 1.2.0" in differing["found"]
+    assert differing["fix"] == "wren deploy_lambda --environment; or, here: pip install 'joblib==1.2.0'"
 
 
 def test_a_bucket_that_is_not_there(wren):
