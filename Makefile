@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/python examples/grid_search.py
 
-# Two at a time: most tests wait for processes. A file's tests stay together, since they share servers.
+# Three at a time: most tests wait for processes. A file's tests stay together, since they share servers.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
