@@ -124,7 +124,7 @@ class Echo:
         try:
             warnings.warn(text, UserWarning, stacklevel=2)
         except UserWarning:  # a filter says "error", but there is no frame of the user's for it here
-            logger.warning("warning.suppressed text=%s", text)
+            logger.warning("warning.suppressed text=%r", text)
 
 
 def _show(call: int, stream: str, line: str) -> None:

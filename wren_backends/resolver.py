@@ -193,7 +193,7 @@ def _warn(outcome: Outcome) -> Warning | None:
         except Warning as warning:
             first = first or warning
         except Exception as error:  # noqa: BLE001  whatever shows warnings may be the user's, and fail
-            logger.warning("warning.suppressed text=%s error=%r", text, error)
+            logger.warning("warning.suppressed text=%r error=%r", text, error)
     return first
 
 

@@ -101,19 +101,23 @@ class Moto:
         return None
 
     async def _sync_logs(self, upstream: Upstream, group: str | None) -> None:
-        """Hand on what was printed to one group, or to all: a cloud that has run for long has printed much."""
+        """Hand on what was printed to one group; without one, which groups there are.
+
+        A cloud that has run for long has printed much, and a list of groups has to do without all of it.
+        """
+        for name in {stream.group for stream in self.logs.streams} - self._known:
+            await self._call(upstream, "CreateLogGroup", {"logGroupName": name})
+            self._known.add(name)
         for stream in self.logs.streams:
-            if group not in (None, stream.group):
+            if stream.group != group:
                 continue
             events = [{"timestamp": moment, "message": text} for moment, text in stream.unsynced()]
             if not events:
                 continue
             names = {"logGroupName": stream.group, "logStreamName": stream.name}
-            if stream.group not in self._known:
-                await self._call(upstream, "CreateLogGroup", {"logGroupName": stream.group})
             if stream.name not in self._known:
                 await self._call(upstream, "CreateLogStream", names)
-            self._known |= {stream.group, stream.name}
+            self._known.add(stream.name)
             for start in range(0, len(events), _BATCH):
                 await self._call(upstream, "PutLogEvents", {**names, "logEvents": events[start : start + _BATCH]})
 
