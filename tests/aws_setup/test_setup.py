@@ -279,11 +279,11 @@ def test_a_region_that_does_not_exist_is_told_by_its_name(wren, name, monkeypatc
 
 def test_what_calls_will_be_refused_for_is_said_before_anything_is_done(wren, name, guard, tmp_path, monkeypatch):
     wheel(tmp_path, "numpy", "1.99")
-    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path} {os.environ.get('PIP_FIND_LINKS', '')}".strip())
     few = ("setup", "--name", name, "--packages", "numpy==1.99", "--no-test")
     declined = wren(*few, answers="n\n", status=1)
     refused = f"calls from here that use numpy will be refused: the client has numpy {version('numpy')}, this function"
-    assert f"{refused} numpy 1.99" in declined.stdout
+    assert f"{refused} numpy 1.99" in declined.stdout, declined.stderr
     assert "pip install 'numpy==1.99'" in declined.stdout
     assert ("or use Python 3.12 or newer" in declined.stdout) == (sys.version_info < (3, 12))
     assert guard.changes == []
