@@ -117,9 +117,9 @@ class Follower:
         self._functions = await asyncio.to_thread(connect_functions, record, self._connection)
         self._failures = failure_records(record, self._functions, self._root) if record else []
 
-    def expect(self, seq: int) -> None:
+    def expect(self, number: int) -> None:
         """Count a call as known before anything in the bucket tells of it."""
-        self._know([seq])
+        self._know([number])
 
     async def look(self) -> bool:
         """Look once for what is new; returns whether there was anything. Raises ObjectStoreError."""
@@ -153,8 +153,8 @@ class Follower:
                 on_look()
             except ObjectStoreError as error:
                 if loop.time() - answered > _OUTAGE_S:
-                    for seq in sorted(self._waiting):
-                        self._fail(seq, StorageError(f"call {seq}: {error}. Attach again when S3 answers"))
+                    for number in sorted(self._waiting):
+                        self._fail(number, StorageError(f"call {number}: {error}. Attach again when S3 answers"))
                     return
             self._journal.say("job.polled", waiting=len(self._waiting))
             await asyncio.sleep(poll_delay_s(idle))
@@ -197,8 +197,8 @@ class Follower:
             return
         raise unknown_job(self._job_id, self._store)
 
-    def _know(self, seqs: Iterable[int]) -> None:
-        new = [seq for seq in seqs if seq not in self._known]
+    def _know(self, numbers: Iterable[int]) -> None:
+        new = [number for number in numbers if number not in self._known]
         if new:
             self._known.update(new)
             self._waiting.update(new)
@@ -257,7 +257,7 @@ class Follower:
         else:
             if number in self._waiting:
                 self._waiting.discard(number)
-                self._journal.say("call.finished", seq=outcome.seq, kind=outcome.kind)
+                self._journal.say("call.finished", number=number, seq=outcome.seq, kind=outcome.kind)
                 self._on_outcome(outcome, parts, frame)
 
     # ---- ends that may not be the last, and those without an outcome

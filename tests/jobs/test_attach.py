@@ -604,8 +604,13 @@ def test_a_call_that_its_client_gave_up_ends_while_the_job_goes_on(cloud, gate):
     with WrenExecutor(1, mode="s3") as executor, gate:
         held = executor.submit(gate.hold, "held")
         gate.wait_entered()
+        executor.submit(pow, 2, 2)
         with WrenExecutor.attach(executor.job_id) as job:
             executor.shutdown(wait=False, cancel_futures=True)
+            error = job.future(1).exception(timeout=SOON_S)
+            assert type(error) is InvocationError
+            assert "cancelled, given up or never sent by its client" in str(error)
+            assert not job.futures[0].done()
             gate.open()
             assert job.futures[0].result(timeout=SOON_S) == "held"
         assert held.result() == "held"
