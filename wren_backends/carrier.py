@@ -27,6 +27,7 @@ from wren_backends.blobs import Blobs
 from wren_backends.calls import Group
 from wren_backends.config import Config
 from wren_backends.connection import Connection
+from wren_backends.deploy.function import EVENT_AGE_S
 from wren_backends.errors import (
     EnvironmentLostError,
     InvocationTimeoutError,
@@ -39,9 +40,6 @@ from wren_backends.gather import gather_some
 from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
 from wren_backends.packages import Packages
 from wren_backends.watcher import AsyncInvocationFailed, Watcher
-
-_EVENT_AGE_S = 3600.0
-"""Longest that an asynchronous invocation waits in Lambda's queue: deployment sets MaximumEventAgeInSeconds to it."""
 
 _LATE_S = 5.0
 """How long after the function's time limit its outcome may still appear in S3."""
@@ -214,12 +212,12 @@ class Carrier:
         return Trip(frame, time.perf_counter() - begun)
 
     async def _await_commit(self, event: Event, group: Group, request_id: str) -> Frame:
-        limit = _EVENT_AGE_S + self._connection.timeout_s + 60.0
+        limit = EVENT_AGE_S + self._connection.timeout_s + 60.0
         try:
             return self._open(await self._watcher.watch(group.first_seq, event.attempt, limit, request_id), group)
         except AsyncInvocationFailed as failed:
             if failed.condition == "EventAgeExceeded":
-                raise faults.queued_too_long(group.label, failed.request_id, _EVENT_AGE_S) from failed
+                raise faults.queued_too_long(group.label, failed.request_id, EVENT_AGE_S) from failed
             raise self._function_error(failed.body, event, group, failed.request_id) from failed
         except TimeoutError:
             raise EnvironmentLostError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from wren_backends.deploy.bucket import records_folder, region_of
 from wren_backends.doctor_account import Account, DeniedError, Finding, code_of
 
 
@@ -23,8 +24,7 @@ def examine_bucket(account: Account) -> Iterator[Finding]:
             raise
         yield Finding("bucket", "fail", f"{bucket} does not exist", f"wren setup, or aws s3 mb s3://{bucket}")
         return
-    headers = found["ResponseMetadata"]["HTTPHeaders"]
-    place = found.get("BucketRegion") or headers.get("x-amz-bucket-region") or account.region
+    place = region_of(found) or account.region
     if place != account.region:
         fix = f"WREN_REGION={place}, or another bucket"
         yield Finding("bucket", "fail", f"{bucket} is in {place}, the function in {account.region}", fix)
@@ -45,7 +45,7 @@ def examine_lifecycle(account: Account) -> Iterator[Finding]:
 
     config = account.config
     root = f"{config.prefix}/" if config.prefix else ""
-    failures = {f"aws/lambda/async/{one.function}/" for one in account.functions()}
+    failures = {records_folder(one.function) for one in account.functions()}
     wanted = {f"{root}jobs/", f"{root}blobs/", *failures}
     try:
         rules = account.ask("s3", "get_bucket_lifecycle_configuration", Bucket=config.bucket).get("Rules", [])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from lambda_worker.objects import MissingObjectError, ObjectInfo, ObjectStore
+from wren_backends.deploy.bucket import records_folder
 from wren_backends.gather import gather_some
 
 CLOCK_SKEW = timedelta(minutes=6)
@@ -53,7 +54,7 @@ class FailureRecords:
         self._root = root
         self._job_id = job_id
         # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html gives the keys' form
-        self._folder = f"aws/lambda/async/{function}/"
+        self._folder = records_folder(function)
         self._start_after = self._key(since - CLOCK_SKEW)
         self._seen: set[str] = set()
 
