@@ -103,6 +103,7 @@ class Call:
         sent_again: Whether blobs that had vanished were sent once more for it.
         apart: Whether its function returns `Apart`, so that its future holds a `Landed`.
         enlarged: Whether it runs on the function with more memory from the start.
+        queued_at: When the engine got it, by the clock of its event loop, in seconds.
     """
 
     seq: int
@@ -120,6 +121,7 @@ class Call:
     sent_again: bool = False
     apart: bool = False
     enlarged: bool = False
+    queued_at: float = 0.0
 
     @property
     def number(self) -> int:
