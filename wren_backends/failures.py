@@ -14,6 +14,10 @@ CLOCK_SKEW = timedelta(minutes=6)
 """How far our clock may be from Lambda's, which dates the records: AWS refuses signatures that are off by 5 minutes
 (IAM user guide, "Create a signed AWS API request"); a minute more is for a record on its way."""
 
+_LARGEST_BYTES = 16 * 1024 * 1024
+"""A record holds an event and a response (AWS Lambda quotas: 1 MB and 6 MB), as JSON in JSON; whoever may write to the
+bucket may put anything there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -71,6 +75,8 @@ class FailureRecords:
         return self._folder + at.strftime("%Y/%m/%d/%Y-%m-%dT%H.%M.%S")
 
     async def _read(self, info: ObjectInfo) -> Failure | None:
+        if info.size > _LARGEST_BYTES:
+            return None
         try:
             record = json.loads(bytes(await self._root.get_async(info.key)))
             request, context = record["requestPayload"], record["requestContext"]

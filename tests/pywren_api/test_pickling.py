@@ -191,6 +191,22 @@ def test_a_job_that_is_not_there_is_told_of(pywren_executor, monkeypatch, gate):
         lost.result()
 
 
+def test_without_a_local_cloud_that_runs_its_futures_say_so_at_once(pywren_executor, gate, tmp_path, run_script):
+    (tmp_path / "future").write_bytes(pickle.dumps(pywren_executor.call_async(gate.hold, 1)))
+    gate.open()
+    done = run_script(
+        """
+        import pickle
+        import wren_backends.pywren as pywren
+
+        pickle.load(open("future", "rb")).result()
+        """,
+        XDG_STATE_HOME=str(tmp_path),
+        XDG_CONFIG_HOME=str(tmp_path),
+    )
+    assert "DeploymentError: no bucket is configured and no local cloud runs" in done.stderr
+
+
 def test_inside_a_call_a_future_that_has_not_ended_says_what_to_do(pywren_executor, gate):
     future = pywren_executor.call_async(gate.hold, 1)
     reader = pywren_executor.call_async(lambda one: one.result(), future)

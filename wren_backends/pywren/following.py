@@ -11,7 +11,7 @@ from typing import Any
 
 from wren_backends.attached import AttachedJob
 from wren_backends.config import Config
-from wren_backends.connection import connect
+from wren_backends.connection import connect_to_find
 from wren_backends.errors import UnknownJobError
 from wren_backends.origin import keep_origin, origin_of
 from wren_backends.pywren.callfuture import CallFuture
@@ -82,7 +82,7 @@ def follow(place: Place, seq: int) -> CallFuture:
 
 
 def _attach(config: Config, job_id: str) -> AttachedJob:
-    connection, end = connect(config), time.monotonic() + _RECORD_LIMIT_S
+    connection, end = connect_to_find(config), time.monotonic() + _RECORD_LIMIT_S
     while True:
         try:
             return AttachedJob(connection, job_id, forward_output=config.forward_output, with_times=True)
