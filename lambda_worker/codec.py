@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from lambda_worker.parcels import Place, packing
 from lambda_worker.protocol import BlobRef, Bytes, Frame, Outcome, ProtocolError
+from lambda_worker.ranges import ranges_of
 
 _IN_BAND_BYTES = 4096
 """Buffers below this stay inside the pickle: copying them is cheaper than naming them."""
@@ -213,13 +214,7 @@ def seal_stop_list(seqs: Collection[int], keys: Collection[bytes], job_id: str) 
 
     The JSON has the `seq` of the calls as ranges. Each of a job's functions has a secret, and thus a key, of its own.
     """
-    ranges: list[list[int]] = []
-    for seq in sorted(seqs):
-        if ranges and seq == ranges[-1][1] + 1:
-            ranges[-1][1] = seq
-        else:
-            ranges.append([seq, seq])
-    body = json.dumps({"stop": ranges, "job": job_id}).encode()
+    body = json.dumps({"stop": ranges_of(seqs), "job": job_id}).encode()
     return bytes([len(keys)]) + b"".join(_tag(body, key) for key in keys) + body
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from lambda_worker.ranges import from_texts, ranges_of, texts
 
 _BEGUN = re.compile(r"invocation\.begun job=(\S+) request=(\S+) attempt=(\d+) calls=([\d,-]+)$")
 _PRINTING = re.compile(r"call\.printing job=(\S+) call=(\d+)$")
@@ -82,7 +84,8 @@ class Echoed:
 
 def begun_line(job_id: str, request_id: str, attempt: int, calls: Collection[int]) -> str:
     """Says that an invocation has begun."""
-    return f"invocation.begun job={job_id} request={request_id} attempt={attempt} calls={_ranges(calls)}"
+    ranges = ",".join(texts(ranges_of(calls)))
+    return f"invocation.begun job={job_id} request={request_id} attempt={attempt} calls={ranges}"
 
 
 def begun_phrase(job_id: str) -> str:
@@ -98,7 +101,7 @@ def echoed_phrase(job_id: str) -> str:
 def read(line: str) -> Begun | Printing | Echoed | None:
     """What a line of ours says; None for any other. A line that was begun by somebody else may stand before it."""
     if "invocation.begun job=" in line and (found := _BEGUN.search(line.rstrip())):
-        return Begun(found[1], found[2], int(found[3]), _from_ranges(found[4]))
+        return Begun(found[1], found[2], int(found[3]), from_texts(found[4].split(",")))
     if "call.printing job=" in line and (found := _PRINTING.search(line.rstrip())):
         return Printing(found[1], int(found[2]))
     if line.startswith("call.printed job=") and (found := _ECHOED.match(line.rstrip("\n"))):
@@ -161,18 +164,3 @@ def _whole_lines(text: str) -> tuple[list[str], str]:
 
 def _pieces(line: str) -> list[str]:
     return [line[start : start + LINE_CHARS] for start in range(0, len(line), LINE_CHARS)]
-
-
-def _ranges(numbers: Collection[int]) -> str:
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
-
-
-def _from_ranges(text: str) -> tuple[tuple[int, int], ...]:
-    pairs: list[Sequence[str]] = [part.partition("-")[::2] for part in text.split(",") if part]
-    return tuple((int(first or 0), int(last or first or 0)) for first, last in pairs)

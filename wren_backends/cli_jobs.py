@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lambda_worker.protocol import number_of
+from lambda_worker.ranges import ranges_of, texts
 from wren_backends.config import Config
 from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import ConfigError, UnknownJobError, WrenError
@@ -247,7 +248,7 @@ def _rows(found: JobDetails, connection: Connection) -> Iterable[tuple[str, str]
         yield "closed", f"{record.closed:%Y-%m-%d %H:%M:%S} UTC" if record.closed else "not by its client"
         yield "calls", f"{record.calls:,}"
     yield "outcomes", ", ".join(f"{found.kinds.get(kind, 0):,} {kind}" for kind in ("value", "error", "failed"))
-    yield "missing", ", ".join(_bounded(_ranges(found.missing))) or "none"
+    yield "missing", ", ".join(_bounded(texts(ranges_of(found.missing)))) or "none"
     yield "objects", f"{summary.objects:,}, {summary.size_bytes:,} bytes, last written {_age(summary.newest)} ago"
     for seq, why in list(found.refused.items())[:_LINES]:
         yield "refused", f"frame {seq}: {shown(why)}"
@@ -336,17 +337,6 @@ _repr.maxother = _repr.maxstring = _REPR_CHARS
 
 def _bounded(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _LINES else [*lines[:_LINES], f"and {len(lines) - _LINES:,} more"]
-
-
-def _ranges(numbers: Iterable[int]) -> list[str]:
-    """Sorted numbers as ranges: 1, 3-5."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
 
 
 def _age(at: datetime) -> str:
