@@ -67,9 +67,10 @@ for command in (
 @main.command()
 @_json_option
 def config(as_json: bool) -> None:
-    """Show the settings in force, where they come from, and what those come to that are left to wren-backends.
+    """Show the settings in force and where they come from.
 
-    They come from WREN_* variables, wren.toml, pyproject.toml, the user's file, or are defaults.
+    They come from WREN_* variables, wren.toml, pyproject.toml, the user's file, or are defaults. Those that are left to
+    wren-backends have a line that says what they come to.
     """
     loaded = Config.load()
     settings, origins, found = dataclasses.asdict(loaded), Config.origins(), _found_out(loaded)
@@ -104,7 +105,7 @@ def _found_out(settings: Config) -> dict[str, Any]:
 @main.command(name="test_function")
 @_json_option
 def test_function(as_json: bool) -> None:
-    """Make one call, cold and warm, and show how long it took."""
+    """Make one call, cold and warm, and time it."""
     from wren_backends.executor import WrenExecutor
 
     with WrenExecutor() as executor:
@@ -135,9 +136,9 @@ def _timed(step: Callable[[], Any]) -> tuple[float, Any]:
 
 @main.group()
 def local() -> None:
-    """Start, show and stop a local cloud of its own that several programs can use.
+    """Start, show or stop a local cloud.
 
-    Programs start a private one by themselves where none runs.
+    Several programs can use it. Where none runs, each starts a private one by itself.
     """
 
 
@@ -145,7 +146,7 @@ def local() -> None:
 @click.option("--s3-port", default=0, help="Port here of an S3 server to use, with AWS_ACCESS_KEY_ID's keys.")
 @_json_option
 def up(as_json: bool, s3_port: int) -> None:
-    """Start it, if it does not run yet, and show how other AWS clients reach it."""
+    """Start it if need be. Shows how other AWS clients reach it."""
     from wren_backends.local.cloud import start_shared
     from wren_backends.local.errors import LocalCloudError
     from wren_backends.local.options import CloudOptions
@@ -166,7 +167,7 @@ def up(as_json: bool, s3_port: int) -> None:
 @local.command()
 @_json_option
 def status(as_json: bool) -> None:
-    """Say whether it runs, and what it has done so far; exits with 3 if it does not run."""
+    """Say whether it runs and what it has done. Exits with 3 if it does not run."""
     from wren_backends.local.cloud import find_shared
 
     cloud = find_shared()

@@ -39,10 +39,11 @@ def cleanup(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Remove all that `wren setup` has made: functions, log groups, layers, role, bucket and settings.
+    """Remove all that `wren setup` has made.
 
-    What it did not make, known by its tags, stays, and what a function needs that stays. It says what it is going to
-    delete and asks; it asks once more before it deletes a bucket with objects that are not wren's.
+    That is functions, log groups, layers, role, bucket and settings. What it did not make, known by its tags, stays,
+    and what a function needs that stays. It says what it is going to delete and asks; it asks once more before it
+    deletes a bucket with objects that are not wren's.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -87,7 +88,7 @@ def cleanup(
 @cli_aws.place_options
 @cli_aws.yes_option
 def delete_lambda(yes: bool, **options: Any) -> None:
-    """Delete the function, and those of other sizes beside it, if wren has made them."""
+    """Delete the function and its other sizes. Only if wren has made them."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     from wren_backends.deploy import cleanup as cleaning

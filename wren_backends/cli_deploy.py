@@ -23,9 +23,9 @@ AGAIN = "wren deploy_lambda"
 @click.option("--force", is_flag=True, help="Replace values that the file has already.")
 @cli_aws.json_option
 def create_config(force: bool, as_json: bool, **options: Any) -> None:
-    """Write settings to your own file, which all of your projects see.
+    """Write settings for all of your projects.
 
-    What the file says otherwise stays; a value that it has already is replaced with --force only.
+    They go to your own file. What it says otherwise stays; a value that it has already is replaced with --force only.
     """
     from wren_backends.deploy.settings_file import SettingsFile
     from wren_backends.deploy.setup import settings_step
@@ -67,7 +67,7 @@ def _file_parts(file: Any) -> Any:
 )
 @click.option("--print", "only_print", is_flag=True, help="Print all policies as JSON; ask and change nothing on AWS.")
 def create_role(name: str | None, adopt: bool, whole_bucket: bool, only_print: bool) -> None:
-    """Make the role that the function runs as, or bring it up to date.
+    """Make or update the role that the function runs as.
 
     It may use the prefix of the bucket that `wren config` shows and write the function's own logs, nothing else. Those
     who run calls need rights of their own: `--print` shows them as "client", beside "worker" and its "trust".
@@ -135,7 +135,7 @@ def deploy_lambda(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Create the function on AWS, or bring it up to date with this environment.
+    """Create the function on AWS, or bring it up to date.
 
     What is not given is as `wren config` shows it, and otherwise stays as the function has it, its packages too. It
     runs this environment's Python. Functions of other sizes that stand beside it are brought up to date too.

@@ -20,10 +20,11 @@ _WHAT_CHARS = 22
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Examine what calls will run on, and make one; exits with 1 if anything fails.
+    """Examine what calls will run on, and make one.
 
-    On AWS: credentials, clock, region, bucket, function, role, concurrency, logs and packages. Otherwise the local
-    cloud. What you have no right to look at is "unknown" and says which right that takes. Nothing is changed.
+    Exits with 1 if anything fails. On AWS: credentials, clock, region, bucket, function, role, concurrency, logs and
+    packages. Otherwise the local cloud. What you have no right to look at is "unknown" and says which right that takes.
+    Nothing is changed.
     """
     from wren_backends.doctor import examine
 

@@ -48,7 +48,7 @@ _out_option = click.option(
 
 @click.group()
 def jobs() -> None:
-    """Come back to jobs of mode `s3`: list them, wait for them, get their results, delete them."""
+    """Come back to jobs of mode `s3`."""
 
 
 @jobs.command(name="list")
@@ -81,7 +81,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("job")
 @_json_option
 def show(job: str, as_json: bool) -> None:
-    """Show what is known of a job: its outcomes by kind, what is missing, log streams, failures."""
+    """Show what is known of a job. Outcomes by kind, what is missing, log streams, failures."""
     from wren_backends.jobs import describe_job
 
     connection = _connect()
@@ -97,9 +97,10 @@ def show(job: str, as_json: bool) -> None:
 @click.argument("job")
 @_out_option
 def results(job: str, out: str | None) -> None:
-    """Print the outcome of every call that has ended, and wait for no other.
+    """Print the outcomes that there are.
 
-    Values are unpickled, so modules that they need have to be importable: also from the current folder.
+    Nothing is waited for. Values are unpickled, so modules that they need have to be importable: also from the current
+    folder.
     """
     with _attach(job) as attached:
         futures = attached.committed()
@@ -119,9 +120,9 @@ def results(job: str, out: str | None) -> None:
     help="Give calls up after so long without any sign of life of the job, such as 10m. Default: over an hour.",
 )
 def attach(job: str, out: str | None, patience: timedelta | None) -> None:
-    """Wait until every call of a job that is known has ended, then do as `results` does.
+    """Wait for a job, then do as `results` does.
 
-    Ctrl-C leaves the job as it is.
+    It waits until every call that is known has ended. Ctrl-C leaves the job as it is.
     """
     from wren_backends.attached import checked_job_id
     from wren_backends.progress import progress

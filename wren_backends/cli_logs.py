@@ -42,10 +42,11 @@ _STREAM_CHARS = 8
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each line.")
 def logs(follow: bool, job: str | None, call: int | None, since: str | None, as_json: bool) -> None:
-    """Show what the function has written to its log: all of it, or that of a job or a call.
+    """Show what the function has written to its log.
 
-    Each line has its time (UTC), the end of its log stream's name (one stream is one execution environment), and the
-    call that it belongs to where that is known. What calls print is there whatever became of them.
+    That is all of it, or that of a job or a call. Each line has its time (UTC), the end of its log stream's name (one
+    stream is one execution environment), and the call that it belongs to where that is known. What calls print is there
+    whatever became of them.
     """
     from wren_backends.attached import checked_job_id
     from wren_backends.logs import Tail, open_logs
@@ -81,7 +82,7 @@ def _follow(tail: Tail, as_json: bool) -> None:
 
 @click.command(name="print_latest_logs")
 def print_latest_logs() -> None:
-    """Show all of the log stream that was written to last: that of one execution environment."""
+    """Show the log stream that was written to last. That is the log of one execution environment."""
     from wren_backends.logs import open_logs
 
     settings = Config.load()
@@ -100,7 +101,7 @@ def print_latest_logs() -> None:
 @click.command(name="log_url")
 @click.option("--stream", default="", help="Of this log stream; the notes of exceptions name it.")
 def log_url(stream: str) -> None:
-    """Print the address of the function's log in AWS's console."""
+    """Print where AWS's console shows the function's log."""
     from wren_backends.connection import is_local
     from wren_backends.deploy.session import aws_session
     from wren_backends.logs import console_url

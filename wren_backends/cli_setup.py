@@ -65,10 +65,11 @@ def setup(
     no_packages: bool,
     **options: Any,
 ) -> None:
-    """Set up AWS: settings, bucket, role, packages, function and a test call.
+    """Set up AWS with one command.
 
-    It says what it is going to do and asks. Done twice it changes nothing the second time; interrupted, it goes on
-    where it stopped. `wren cleanup` removes what it has made.
+    That is settings, bucket, role, packages, function and a test call. It says what it is going to do and asks. Done
+    twice it changes nothing the second time; interrupted, it goes on where it stopped. `wren cleanup` removes what it
+    has made.
     """
     chosen = _with_earlier_sizes(cli_aws.given(options))
     if print_policy or template or code_file:
