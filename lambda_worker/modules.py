@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
-from lambda_worker.protocol import BlobRef
+from lambda_worker.protocol import MODULES_FOLDER, BlobRef
 
 
 class ModulePath:
@@ -39,7 +39,7 @@ class ModulePath:
             if self._folder not in sys.path:  # calls may do to it what they like
                 sys.path.insert(0, self._folder)
             return False
-        folder = tempfile.mkdtemp(prefix="wren-modules-")
+        folder = tempfile.mkdtemp(prefix=MODULES_FOLDER)
         with zipfile.ZipFile(io.BytesIO(fetch(ref))) as bundle:
             bundle.extractall(folder)
         before, self._digest, self._folder = self._folder, ref.digest, folder

@@ -37,6 +37,9 @@ PACKAGES_FORMAT = 1
 IN_WORKER_VARIABLE = "WREN_IN_WORKER"
 """Set to "1" inside an execution environment, so that nested parallelism does not burst again."""
 
+MODULES_FOLDER = "wren-modules-"
+"""How the name of a folder begins that a worker unpacks the user's modules into."""
+
 FRAME_BUDGET_BYTES = 4 * 1024 * 1024
 """Inline bytes of a frame in a reply: Base64 makes 4/3 of it, which leaves room in the 6 MB that Lambda allows a
 synchronous response (AWS Lambda quotas, "invocation payload")."""

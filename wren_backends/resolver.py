@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, process
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from wren_backends.echo import Echo
 from wren_backends.errors import SerializationError
 from wren_backends.events import logger
 from wren_backends.origin import leave_origin
+from wren_backends.tracebacks import with_files_of_here
 
 _MISSING = (
     "What calls import has to be among the function's packages: `wren setup` deploys those of this environment, "
@@ -124,6 +126,8 @@ def _resolve(
         echo.end(outcome, frame)
     warned = _warn(outcome)
     leave_origin(call.future, outcome, frame)
+    if outcome.detail:
+        outcome = replace(outcome, detail=with_files_of_here(outcome.detail))
     where = f"{call.label} of job {frame.job_id}, AWS request {frame.request_id}, log stream {frame.log_stream}"
     if outcome.kind == "failed":
         call.future.set_exception(faults.failure(outcome, where))
@@ -189,7 +193,7 @@ def _warn(outcome: Outcome) -> Warning | None:
     first = None
     for module, name, text, filename, line in outcome.caught:
         try:
-            warnings.warn_explicit(_warning(_category(module, name), text), None, filename, line)
+            warnings.warn_explicit(_warning(_category(module, name), text), None, with_files_of_here(filename), line)
         except Warning as warning:
             first = first or warning
         except Exception as error:  # noqa: BLE001  whatever shows warnings may be the user's, and fail

@@ -1,12 +1,40 @@
-"""Gives an exception of a call the frames it had in the worker, as dask's own schedulers do; they travel as text."""
+"""Tracebacks of calls, which travel as text: with the files of this machine, and as frames of an exception."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from typing import TypeVar
+
+from lambda_worker.protocol import MODULES_FOLDER
 
 E = TypeVar("E", bound=BaseException)
 
+_UNPACKED = re.compile(rf"[^\"\n]*/{re.escape(MODULES_FOLDER)}[^/\"\n]+/([^\"\n]+\.py)")
+"""A file of the user's modules, in a worker; what travelled is its path from an entry of `sys.path` on."""
+
 _HEAD = "Traceback (most recent call last):"
+
+
+def with_files_of_here(text: str) -> str:
+    """Name files of this machine where `text`, a traceback of a call or a path in one, has the worker's copies of them.
+
+    They are those of modules that this process has imported or could import; what it does not know stays.
+    """
+    if MODULES_FOLDER not in text:
+        return text
+    return _UNPACKED.sub(lambda found: _file_here(found[1]) or found[0], text)
+
+
+def _file_here(relative: str) -> str | None:
+    """The file that was packed as `relative`, if it can be told."""
+    name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if isinstance(loaded, str) and loaded.replace(os.sep, "/").endswith("/" + relative):
+        return loaded
+    there = (os.path.join(os.path.abspath(entry), *relative.split("/")) for entry in sys.path)
+    return next((path for path in there if os.path.isfile(path)), None)
 
 
 def with_remote_frames(error: E) -> E:

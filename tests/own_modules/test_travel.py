@@ -161,6 +161,30 @@ def test_a_src_layout_on_the_path_with_data_and_what_only_it_imports(lay, run_sc
     assert said(run_script(script)) == ["60", "True"]
 
 
+def test_tracebacks_and_warnings_name_the_files_of_this_machine(lay, run_script):
+    folder = lay(
+        {
+            "src/shop/__init__.py": "",
+            "src/shop/prices.py": """
+                import warnings
+                def lookup(name):
+                    warnings.warn("a price is missing")
+                    from shop import later
+                    return later.find(name)
+            """,
+            "src/shop/later.py": "def find(name):\n    raise KeyError(name)\n",
+        }
+    )
+    done = run_script(
+        "import sys; sys.path.append('src')\n" + CALL + "from shop.prices import lookup\ncall(lookup, 'pear')"
+    )
+    assert f'File "{folder}/src/shop/prices.py", line 6, in lookup' in done.stderr
+    assert f'File "{folder}/src/shop/later.py", line 2, in find' in done.stderr
+    assert f"{folder}/src/shop/prices.py:4: UserWarning: a price is missing" in done.stderr
+    assert "KeyError: 'pear'" in done.stderr
+    assert "wren-modules-" not in done.stderr
+
+
 def test_a_namespace_with_parts_in_several_places_and_one_that_is_installed(lay, run_script, tmp_path):
     folder = lay(
         {
