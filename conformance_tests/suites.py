@@ -93,6 +93,7 @@ SUITES = {
             plugin="conformance_tests.dask_plugin",
             packages=("dask", "numpy"),
             jobs=2,
+            timeout_s=1200,  # test_slicing_none_int_ellipes computes 4,000 arrays
         ),
         Suite(
             name="dask-dataframe",

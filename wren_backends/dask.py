@@ -2,9 +2,7 @@
 
 This is the contract with dask: arguments, settings, callbacks, `persist`. What happens to a graph is in `graph/`.
 
-Importing it makes "tasks" the default method of dask's shuffles, unless another one is configured: the default without
-a distributed cluster is a folder on the local disk, which execution environments do not share. It also has dask leave
-our frames out of tracebacks, as it leaves out its own.
+Importing it has dask leave our frames out of tracebacks, as it leaves out its own.
 """
 
 from __future__ import annotations
@@ -42,8 +40,6 @@ _OF_OTHER_SCHEDULERS = frozenset(
 
 _OUR_FRAMES = [r"wren_backends[\\/]", r"lambda_worker[\\/]"]
 
-if dask_config.get("dataframe.shuffle.method", None) is None:
-    dask_config.set({"dataframe.shuffle.method": "tasks"})
 if shortened := dask_config.get("admin.traceback.shorten", None):
     dask_config.set({"admin.traceback.shorten": [*shortened, *_OUR_FRAMES]})
 

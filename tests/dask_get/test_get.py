@@ -243,13 +243,6 @@ def test_a_store_into_an_array_of_this_process_is_warned_of(size):
         values.store(dask.delayed(np.zeros)((size, size)), scheduler=wren_get)
 
 
-def test_a_shuffle_through_the_local_disk_is_refused():
-    assert dask.config.get("dataframe.shuffle.method") == "tasks"
-    frame = dd.from_pandas(pd.DataFrame({"a": range(10)}), npartitions=2)
-    with dask.config.set({"dataframe.shuffle.method": "disk"}), pytest.raises(ConfigError, match="tasks"):
-        frame.shuffle("a").compute()
-
-
 def test_persist_and_a_second_computation():
     array = da.arange(100, chunks=10).persist()
     assert array.sum().compute() == 4950

@@ -23,7 +23,6 @@ from signals import mark, marks, wait_for
 
 from wren_backends import (
     EnvironmentLostError,
-    SerializationError,
     StorageError,
     TamperedObjectError,
     WrenExecutor,
@@ -532,11 +531,18 @@ def test_a_persisted_value_may_be_an_argument_like_any_other(executor):
     assert "300," in repr(held)
 
 
-@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps, copy.copy])
-def test_a_persisted_value_is_in_no_pickle_but_that_of_a_call(executor, dumps):
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
+def test_a_pickle_of_a_persisted_collection_has_the_values(executor, dumps):
     [kept] = dask.persist(dask.delayed(ones)(300_000), scheduler=wren_get, executor=executor)
-    with pytest.raises(SerializationError, match=r"left in S3.*result\(\)"):
-        dumps(next(iter(kept.dask.values())))
+    assert pickle.loads(dumps(kept)).sum().compute(scheduler="sync") == 300_000
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_of_a_persisted_collection_stays_in_s3(executor, copied):
+    [kept] = dask.persist(dask.delayed(ones)(300_000), scheduler=wren_get, executor=executor)
+    again = copied(next(iter(kept.dask.values())))
+    assert executor.submit(np.sum, again).result() == 300_000
+    assert executor.journal.counts["bytes.received"] < 100_000
 
 
 def test_small_and_given_values_are_persisted_in_the_client(executor):

@@ -12,6 +12,7 @@ from typing import Any
 from dask.typing import Key
 
 from lambda_worker.objects import MissingObjectError
+from lambda_worker.parcels import packing
 from lambda_worker.protocol import BlobRef
 from wren_backends.errors import StorageError
 from wren_backends.executor import WrenExecutor
@@ -57,11 +58,21 @@ class Persisted:
         return "wren-persisted", self.key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Among the arguments of a call it is the value."""
-        return self.parcel.__reduce__()
+        """Among the arguments of a call it is the value, without passing this process; in another pickle it is too."""
+        return self.parcel.__reduce__() if packing.get() else (_itself, (self.result(),))
+
+    def __copy__(self) -> Persisted:
+        return self
+
+    def __deepcopy__(self, _: object) -> Persisted:
+        return self
 
     def __repr__(self) -> str:
         return f"<Persisted {self.key!r}, {self.parcel.size:,} bytes>"
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 _known: weakref.WeakValueDictionary[Key, Persisted] = weakref.WeakValueDictionary()

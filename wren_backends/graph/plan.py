@@ -12,7 +12,7 @@ from dask.order import order
 from dask.typing import Key
 from dask.utils import funcname, key_split
 
-from wren_backends.errors import ConfigError
+from wren_backends.graph.shuffles import without_disk
 from wren_backends.graph.stores import warn_of_lost_stores
 
 _TRIVIAL = (bool, int, float, complex, str, bytes, type(None))
@@ -80,7 +80,7 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     Raises:
         KeyError: A wanted key is not in the graph.
         ValueError: A dependency is not in the graph, or there is a cycle.
-        ConfigError: The graph shuffles through the local disk.
+        ConfigError: The graph shuffles between a cluster's workers, or through a local disk in an unknown way.
     """
     asked = frozenset(wanted)
     known = {key: _with_its_key(key, node) for key, node in convert_legacy_graph(graph).items()}
@@ -88,7 +88,7 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     missing = asked - set(nodes)
     if missing:
         raise KeyError(f"not in the graph: {', '.join(map(repr, missing))}")
-    _refuse_disk_shuffle(nodes)
+    nodes = without_disk(nodes)
     _check_dependencies(nodes)
     rank = order(nodes)
     targets = _targets(nodes)
@@ -154,13 +154,3 @@ def _check_dependencies(nodes: Mapping[Key, Any]) -> None:
                 raise ValueError(
                     f"Missing dependency {dependency!r} of {key!r}: it is not in the graph, nor was it persisted here"
                 )
-
-
-def _refuse_disk_shuffle(graph: Mapping[Key, Any]) -> None:
-    """A shuffle through the local disk would lose rows without a word where workers do not share it."""
-    for key in graph:
-        if isinstance(key, tuple) and str(key[0]).startswith("zpartd-"):
-            raise ConfigError(
-                "this graph shuffles through the local disk, which execution environments do not share: "
-                'use dask.config.set({"dataframe.shuffle.method": "tasks"}), or shuffle="tasks" in the call'
-            )
