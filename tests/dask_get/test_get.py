@@ -233,16 +233,6 @@ def _environment(takes_s=0.0):
     return os.getpid()
 
 
-@pytest.mark.parametrize("size", [8, 1000], ids=["in the task", "beside it"])
-def test_a_store_into_an_array_of_this_process_is_warned_of(size):
-    values, target = da.ones((size, size), chunks=size // 2), np.zeros((size, size))
-    with pytest.warns(UserWarning, match=r"stores into an array .* lost. Have the values come here"):
-        values.store(target, scheduler=wren_get)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        values.store(dask.delayed(np.zeros)((size, size)), scheduler=wren_get)
-
-
 def test_persist_and_a_second_computation():
     array = da.arange(100, chunks=10).persist()
     assert array.sum().compute() == 4950

@@ -13,7 +13,7 @@ from dask.typing import Key
 from dask.utils import funcname, key_split
 
 from wren_backends.graph.shuffles import without_disk
-from wren_backends.graph.stores import warn_of_lost_stores
+from wren_backends.graph.stores import cut_stores
 
 _TRIVIAL = (bool, int, float, complex, str, bytes, type(None))
 _TRIVIAL_CHARS = 200
@@ -26,12 +26,13 @@ class Plan:
     Attributes:
         nodes: Every node that is needed, as dask has it.
         work: Keys of the tasks that run in calls.
-        here: Keys of those that run in the client, because they only gather what the client gets anyway.
+        here: Keys of those that run in the client: they only gather what the client gets anyway, or they store it
+            into an object of the client's, or come after that.
         data: Keys whose values the client has.
         targets: For each alias the key that it stands for in the end.
         needs: For each task the keys that it depends on, aliases resolved.
         wanted: The keys that were asked for.
-        home: The keys whose values the client needs, aliases resolved.
+        home: The keys whose values the client needs from elsewhere, aliases resolved.
         rank: dask's order, in which tasks that are ready go.
     """
 
@@ -88,19 +89,32 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     missing = asked - set(nodes)
     if missing:
         raise KeyError(f"not in the graph: {', '.join(map(repr, missing))}")
-    nodes = without_disk(nodes)
+    nodes, stores = cut_stores(without_disk(nodes))
+    nodes = {key: _with_its_key(key, node) for key, node in nodes.items()}
     _check_dependencies(nodes)
     rank = order(nodes)
     targets = _targets(nodes)
-    warn_of_lost_stores(nodes, targets)
     data = frozenset(key for key, node in nodes.items() if isinstance(node, DataNode))
     tasks = [key for key in nodes if key not in targets and key not in data]
     needs = {key: tuple(dict.fromkeys(targets.get(one, one) for one in nodes[key].dependencies)) for key in tasks}
     used = {one for needed in needs.values() for one in needed}
     last = asked - used
-    here = frozenset(key for key in tasks if gather_here and key in last and _only_gathers(key, nodes[key]))
-    home = {targets.get(key, key) for key in asked}.union(*(needs[key] for key in here))
+    gathers = {key for key in tasks if gather_here and key in last and _only_gathers(key, nodes[key])}
+    here = frozenset(gathers | _followed(stores, tasks, needs, rank))
+    home = {targets.get(key, key) for key in asked}.union(*(needs[key] for key in here)) - here
     return Plan(nodes, frozenset(tasks) - here, here, data, targets, needs, asked, frozenset(home), rank)
+
+
+def _followed(
+    first: Collection[Key], tasks: Collection[Key], needs: Mapping[Key, tuple[Key, ...]], rank: Mapping[Key, int]
+) -> set[Key]:
+    """Tasks and all that come after them."""
+    found = set(first)
+    if found:
+        for key in sorted(tasks, key=rank.__getitem__):
+            if not found.isdisjoint(needs[key]):
+                found.add(key)
+    return found
 
 
 def _with_its_key(key: Key, node: Any) -> Any:

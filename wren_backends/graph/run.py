@@ -24,7 +24,7 @@ import contextlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -128,12 +128,7 @@ class Computation:
     def values(self) -> dict[Key, Any]:
         """The wanted values."""
         try:
-            while True:
-                self._work()
-                try:
-                    return self._gather()
-                except GoneError as gone:
-                    self._recover(self._held.lost_beside(gone.key, self._plan.home), gone)
+            return self._until_had(self._gather)
         finally:
             self._end(spared=())
 
@@ -141,15 +136,25 @@ class Computation:
         """The wanted values as they are: parcels, whose objects are the caller's from here on, or the client's data."""
         spared: list[BlobRef] = []
         try:
-            self._work()
+            made = self._until_had(self._run_the_rest)
             found: dict[Key, Parcel | DataNode] = {}
             for key in self._plan.wanted:
-                is_here, value = self._held.source(self._plan.resolve(key))
+                source = self._plan.resolve(key)
+                is_here, value = (True, made[source]) if source in made else self._held.source(source)
                 found[key] = DataNode(key, value) if is_here else value
                 spared += [] if is_here else value.own_refs
             return found
         finally:
             self._end(spared)
+
+    def _until_had(self, take: Callable[[], dict[Key, Any]]) -> dict[Key, Any]:
+        """Work, and take what was made; what is lost by then is made again."""
+        while True:
+            self._work()
+            try:
+                return take()
+            except GoneError as gone:
+                self._recover(self._held.lost_beside(gone.key, self._plan.home), gone)
 
     def _end(self, spared: Iterable[BlobRef]) -> None:
         self._executor.abandon(self._running)  # on an error or KeyboardInterrupt; otherwise nothing runs
@@ -350,12 +355,18 @@ class Computation:
 
     # ---- what was asked for
 
-    def _gather(self) -> dict[Key, Any]:
+    def _run_the_rest(self) -> dict[Key, Any]:
+        """Values of the tasks that run in this process."""
         found: dict[Key, Any] = {}
         for key in sorted(self._plan.here, key=self._plan.rank.__getitem__):
             self._watch.sent([key])
-            found[key] = self._call(key, self._open(self._plan.needs[key]))
+            made = {one: found[one] for one in self._plan.needs[key] if one in found}
+            found[key] = self._call(key, made | self._open([one for one in self._plan.needs[key] if one not in made]))
             self._watch.finished({key: partial(found.__getitem__, key)}, "here")
+        return found
+
+    def _gather(self) -> dict[Key, Any]:
+        found = self._run_the_rest()
         sources = {key: self._plan.resolve(key) for key in self._plan.wanted if key not in found}
         values = found | self._open(dict.fromkeys(source for source in sources.values() if source not in found))
         return found | {key: values[source] for key, source in sources.items()}
