@@ -129,8 +129,8 @@ class Engine:
         self._initializer: Initializer | None = None
         # Where a call must not run twice, it must not share the fate of others either.
         together = config.calls_per_invocation if config.max_attempts > 1 else 1
-        self._schedule = Schedule(max_workers, together, event_bytes)
         self._ended = Ranges()
+        self._schedule = Schedule(max_workers, together, event_bytes, lambda call: self._ended.add(call.number))
         self._delivery = Delivery(config, journal, self._schedule, self.blobs, self._ended, resolver, self.fetch)
         self._tasks: dict[asyncio.Task[None], Invocation] = {}
         self._resting: dict[Group, asyncio.TimerHandle] = {}

@@ -20,12 +20,20 @@ class Schedule:
         max_workers: Most invocations in flight.
         calls_per_invocation: Most calls of a group.
         event_bytes: Most inline bytes of an event.
+        on_cancelled: Is told of each call that was cancelled while it waited, when it would have gone.
     """
 
-    def __init__(self, max_workers: int, calls_per_invocation: int, event_bytes: int) -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        calls_per_invocation: int,
+        event_bytes: int,
+        on_cancelled: Callable[[Call], None] = lambda call: None,
+    ) -> None:
         self.window = Window(max_workers)
         self._most = calls_per_invocation
         self._event_bytes = event_bytes
+        self._on_cancelled = on_cancelled
         self._waiting: deque[Call] = deque()
         self._again: deque[Group] = deque()
         self._durations: dict[str, Durations] = {}
@@ -66,7 +74,7 @@ class Schedule:
             room -= head.size + (0 if head.function.key in sent else _function_size(head))
             if room < 0:
                 break
-            if _start(self._waiting.popleft()):
+            if self._start(self._waiting.popleft()):
                 calls.append(head)
                 sent.add(head.function.key)
         self._known(first.kind).started += 1
@@ -80,9 +88,16 @@ class Schedule:
     def _next_call(self) -> Call | None:
         while self._waiting:
             call = self._waiting.popleft()
-            if _start(call):
+            if self._start(call):
                 return call
         return None
+
+    def _start(self, call: Call) -> bool:
+        """Make a call RUNNING, unless it was cancelled."""
+        started = bool(call.future.set_running_or_notify_cancel())
+        if not started:
+            self._on_cancelled(call)
+        return started
 
     def learn(self, group: Group, seconds: Collection[float], took_s: float) -> None:
         """An invocation is over.
@@ -134,11 +149,6 @@ class Schedule:
             (withdrawn if unwanted(group) else kept).append(group)
         self._again = kept
         return withdrawn
-
-
-def _start(call: Call) -> bool:
-    """Make a call RUNNING, unless it was cancelled."""
-    return bool(call.future.set_running_or_notify_cancel())
 
 
 def again(group: Group, **changes: Any) -> Group:

@@ -616,6 +616,19 @@ def test_a_call_that_its_client_gave_up_ends_while_the_job_goes_on(cloud, gate):
         assert held.result() == "held"
 
 
+def test_a_call_that_was_cancelled_while_it_waited_ends_while_the_job_goes_on(cloud, gate):
+    with WrenExecutor(1, mode="s3") as executor, gate:
+        executor.submit(gate.hold, "held")
+        gate.wait_entered()
+        assert executor.submit(pow, 2, 2).cancel()
+        last = executor.submit(pow, 2, 3)
+        with WrenExecutor.attach(executor.job_id) as job:
+            gate.open()
+            assert last.result(timeout=SOON_S) == 8
+            error = job.future(1).exception(timeout=SOON_S)
+        assert "cancelled, given up or never sent by its client" in str(error)
+
+
 def test_a_larger_function_that_is_gone_costs_what_ran_there_only(cloud, monkeypatch):
     with WrenExecutor(1, mode="s3", memory_mb=256, retry_memory_mb=1024) as executor:
         assert executor.submit(fill_memory, 1).result() == 1024 * 1024
