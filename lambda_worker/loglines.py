@@ -8,6 +8,7 @@ library is imported here, and both sides use it: the worker writes these lines, 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Collection
@@ -101,7 +102,8 @@ def echoed_phrase(job_id: str) -> str:
 def read(line: str) -> Begun | Printing | Echoed | None:
     """What a line of ours says; None for any other. A line that was begun by somebody else may stand before it."""
     if "invocation.begun job=" in line and (found := _BEGUN.search(line.rstrip())):
-        return Begun(found[1], found[2], int(found[3]), from_texts(found[4].split(",")))
+        with contextlib.suppress(ValueError):  # calls may print what looks like it
+            return Begun(found[1], found[2], int(found[3]), from_texts(found[4].split(",")))
     if "call.printing job=" in line and (found := _PRINTING.search(line.rstrip())):
         return Printing(found[1], int(found[2]))
     if line.startswith("call.printed job=") and (found := _ECHOED.match(line.rstrip("\n"))):

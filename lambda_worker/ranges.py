@@ -22,6 +22,6 @@ def texts(ranges: Iterable[tuple[int, int]]) -> list[str]:
 
 
 def from_texts(written: Iterable[str]) -> tuple[tuple[int, int], ...]:
-    """What `texts` has written; raises ValueError for anything else."""
+    """What `texts` has written; raises ValueError for what cannot be numbers."""
     pairs: list[Sequence[str]] = [part.partition("-")[::2] for part in written if part]
     return tuple((int(first or 0), int(last or first or 0)) for first, last in pairs)

@@ -220,7 +220,7 @@ class Engine:
     def pump(self) -> None:
         """Start as many invocations as may be."""
         if self.is_idle:
-            self._throttles = 0  # whatever comes next does not wait for longer and longer
+            self._throttles, self._starved_since = 0, None  # whatever comes next has a budget of its own
         if self._loop.time() < self._paused_until:
             return
         while (group := self._schedule.next_group(len(self._tasks))) is not None:
@@ -458,7 +458,7 @@ class Engine:
             self._starved_since = None
         elif self._starved_since is None:
             self._starved_since = now
-        # What was queued while nothing got through has a budget of its own.
+        # So has what was queued while nothing got through.
         elif (spent_s := now - max(self._starved_since, group.calls[0].queued_at)) > self._config.retry_budget_s:
             self._delivery.fail(
                 group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), spent_s)

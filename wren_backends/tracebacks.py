@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -11,8 +12,9 @@ from lambda_worker.protocol import MODULES_FOLDER
 
 E = TypeVar("E", bound=BaseException)
 
-_UNPACKED = re.compile(rf"[^\"\n]*/{re.escape(MODULES_FOLDER)}[^/\"\n]+/([^\"\n]+\.py)")
-"""A file of the user's modules, in a worker; what travelled is its path from an entry of `sys.path` on."""
+_UNPACKED = re.compile(rf'(?m)(?:(?<=File ")|^)/(?:[^/"\n]+/)*?{re.escape(MODULES_FOLDER)}[^/"\n]+/([^"\n]+?\.py)\b')
+"""A file of the user's modules, in a worker; what travelled is its path from an entry of `sys.path` on. It begins where
+a traceback has a path, or with the text: a search from everywhere would take for ever in a long line."""
 
 _HEAD = "Traceback (most recent call last):"
 
@@ -33,8 +35,12 @@ def _file_here(relative: str) -> str | None:
     loaded = getattr(sys.modules.get(name), "__file__", None)
     if isinstance(loaded, str) and loaded.replace(os.sep, "/").endswith("/" + relative):
         return loaded
-    there = (os.path.join(os.path.abspath(entry), *relative.split("/")) for entry in sys.path)
-    return next((path for path in there if os.path.isfile(path)), None)
+    for entry in list(sys.path):
+        with contextlib.suppress(OSError, TypeError, ValueError):  # anything may be among them
+            path = os.path.join(os.path.abspath(entry), *relative.split("/"))
+            if os.path.isfile(path):
+                return path
+    return None
 
 
 def with_remote_frames(error: E) -> E:

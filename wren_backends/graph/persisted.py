@@ -50,6 +50,10 @@ class Persisted:
         """
         try:
             (value,) = self._executor.open_parcels([self.parcel])
+        except RuntimeError as error:  # the standard library's, as of any executor
+            raise StorageError(
+                f"what was persisted as {self.key!r} went with its executor, which was shut down"
+            ) from error
         except MissingObjectError as error:
             raise StorageError(f"what was persisted as {self.key!r} is gone: {error}. Persist it again") from error
         return value

@@ -25,19 +25,20 @@ class Plan:
 
     Attributes:
         nodes: Every node that is needed, as dask has it.
-        work: Keys of the tasks that run in calls.
-        here: Keys of those that run in the client: they only gather what the client gets anyway, or they store it
-            into an object of the client's, or come after that.
+        work: Keys of the tasks that run in calls, and of `stores`.
+        stores: Keys of the tasks that run in the client in between, because they use an object of this process.
+        here: Keys of those that run in the client at the end, because they only gather what the client gets anyway.
         data: Keys whose values the client has.
         targets: For each alias the key that it stands for in the end.
         needs: For each task the keys that it depends on, aliases resolved.
         wanted: The keys that were asked for.
-        home: The keys whose values the client needs from elsewhere, aliases resolved.
+        home: The keys whose values the client needs, aliases resolved.
         rank: dask's order, in which tasks that are ready go.
     """
 
     nodes: Mapping[Key, Any]
     work: frozenset[Key]
+    stores: frozenset[Key]
     here: frozenset[Key]
     data: frozenset[Key]
     targets: Mapping[Key, Key]
@@ -99,22 +100,9 @@ def make_plan(graph: Mapping[Key, Any], wanted: Collection[Key], *, gather_here:
     needs = {key: tuple(dict.fromkeys(targets.get(one, one) for one in nodes[key].dependencies)) for key in tasks}
     used = {one for needed in needs.values() for one in needed}
     last = asked - used
-    gathers = {key for key in tasks if gather_here and key in last and _only_gathers(key, nodes[key])}
-    here = frozenset(gathers | _followed(stores, tasks, needs, rank))
-    home = {targets.get(key, key) for key in asked}.union(*(needs[key] for key in here)) - here
-    return Plan(nodes, frozenset(tasks) - here, here, data, targets, needs, asked, frozenset(home), rank)
-
-
-def _followed(
-    first: Collection[Key], tasks: Collection[Key], needs: Mapping[Key, tuple[Key, ...]], rank: Mapping[Key, int]
-) -> set[Key]:
-    """Tasks and all that come after them."""
-    found = set(first)
-    if found:
-        for key in sorted(tasks, key=rank.__getitem__):
-            if not found.isdisjoint(needs[key]):
-                found.add(key)
-    return found
+    here = frozenset(key for key in tasks if gather_here and key in last and _only_gathers(key, nodes[key]))
+    home = {targets.get(key, key) for key in asked}.union(*(needs[key] for key in here))
+    return Plan(nodes, frozenset(tasks) - here, stores, here, data, targets, needs, asked, frozenset(home), rank)
 
 
 def _with_its_key(key: Key, node: Any) -> Any:

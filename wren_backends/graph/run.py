@@ -24,7 +24,7 @@ import contextlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -128,7 +128,12 @@ class Computation:
     def values(self) -> dict[Key, Any]:
         """The wanted values."""
         try:
-            return self._until_had(self._gather)
+            while True:
+                self._work()
+                try:
+                    return self._gather()
+                except GoneError as gone:
+                    self._recover(self._held.lost_beside(gone.key, self._plan.home), gone)
         finally:
             self._end(spared=())
 
@@ -136,25 +141,15 @@ class Computation:
         """The wanted values as they are: parcels, whose objects are the caller's from here on, or the client's data."""
         spared: list[BlobRef] = []
         try:
-            made = self._until_had(self._run_the_rest)
+            self._work()
             found: dict[Key, Parcel | DataNode] = {}
             for key in self._plan.wanted:
-                source = self._plan.resolve(key)
-                is_here, value = (True, made[source]) if source in made else self._held.source(source)
+                is_here, value = self._held.source(self._plan.resolve(key))
                 found[key] = DataNode(key, value) if is_here else value
                 spared += [] if is_here else value.own_refs
             return found
         finally:
             self._end(spared)
-
-    def _until_had(self, take: Callable[[], dict[Key, Any]]) -> dict[Key, Any]:
-        """Work, and take what was made; what is lost by then is made again."""
-        while True:
-            self._work()
-            try:
-                return take()
-            except GoneError as gone:
-                self._recover(self._held.lost_beside(gone.key, self._plan.home), gone)
 
     def _end(self, spared: Iterable[BlobRef]) -> None:
         self._executor.abandon(self._running)  # on an error or KeyboardInterrupt; otherwise nothing runs
@@ -170,7 +165,12 @@ class Computation:
         """Run tasks until all are done."""
         while not self._board.is_done:
             while (first := self._next()) is not None:
-                self._send(self._step(grow(self._board, first, self._limits)))
+                if first in self._plan.stores:
+                    self._store(first)
+                else:
+                    self._send(self._step(grow(self._board, first, self._limits)))
+            if self._board.is_done:
+                return
             if not self._running:
                 raise ValueError("Found no accessible jobs in dask: there is a cycle in the graph")
             future = self._done.get()
@@ -180,7 +180,8 @@ class Computation:
         """The task that goes next, if one is ready and there is any sense in sending it now."""
         if len(self._running) >= self._most_ahead() or (first := self._board.pop()) is None:
             return None
-        if len(self._running) < self._executor._max_workers or _costs.knows(first, self._plan.nodes[first]):
+        is_known = first in self._plan.stores or _costs.knows(first, self._plan.nodes[first])
+        if is_known or len(self._running) < self._executor._max_workers:
             return first
         self._board.release([first])  # no slot is free, and what comes next may tell that it need not go alone
         return None
@@ -226,6 +227,12 @@ class Computation:
         self._running[future] = step, parcels
         future.add_done_callback(self._done.put)
 
+    def _store(self, key: Key) -> None:
+        """Run a task in this process, now that its chunk is there."""
+        self._board.claim([key])
+        self._watch.sent([key])
+        self._try_here(Step((key,), (), (), {key: 0}, (), 0.0))
+
     def _cost(self, key: Key) -> float:
         return _costs.of(key, self._plan.nodes[key])
 
@@ -233,7 +240,8 @@ class Computation:
         return self._traits.get(one, _USUAL) == self._traits.get(other, _USUAL)
 
     def _goes_alone(self, key: Key) -> bool:
-        return self._watch.wants_values or key in self._alone or not self._is_repeatable(key)
+        alone = key in self._alone or key in self._plan.stores
+        return alone or self._watch.wants_values or not self._is_repeatable(key)
 
     def _is_repeatable(self, key: Key) -> bool:
         return is_repeatable(self._plan.nodes[key].func)
@@ -303,7 +311,7 @@ class Computation:
             self._run_here(step, values)
 
     def _run_here(self, step: Step, values: dict[Key, Any]) -> None:
-        """Run a step that failed in this process, where a debugger can look at it."""
+        """Run a step in this process: a store, or what failed, where a debugger can look at it."""
         for key in step.keys:
             values[key] = self._call(key, values)
         for key in step.outputs:
@@ -355,18 +363,12 @@ class Computation:
 
     # ---- what was asked for
 
-    def _run_the_rest(self) -> dict[Key, Any]:
-        """Values of the tasks that run in this process."""
+    def _gather(self) -> dict[Key, Any]:
         found: dict[Key, Any] = {}
         for key in sorted(self._plan.here, key=self._plan.rank.__getitem__):
             self._watch.sent([key])
-            made = {one: found[one] for one in self._plan.needs[key] if one in found}
-            found[key] = self._call(key, made | self._open([one for one in self._plan.needs[key] if one not in made]))
+            found[key] = self._call(key, self._open(self._plan.needs[key]))
             self._watch.finished({key: partial(found.__getitem__, key)}, "here")
-        return found
-
-    def _gather(self) -> dict[Key, Any]:
-        found = self._run_the_rest()
         sources = {key: self._plan.resolve(key) for key in self._plan.wanted if key not in found}
         values = found | self._open(dict.fromkeys(source for source in sources.values() if source not in found))
         return found | {key: values[source] for key, source in sources.items()}

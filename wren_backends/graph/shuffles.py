@@ -29,7 +29,7 @@ _STORES = ("zpartd-", "partd-")
 _ONE_ROUND = 32 * 32
 """Pieces up to which one round will do: dask's `max_branch` is 32."""
 
-_BY_TASKS = 'dask.config.set({"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"})'
+_BY_TASKS = 'dask.config.set({"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"}) where it is built'
 
 Part = Any
 
@@ -46,7 +46,7 @@ def without_disk(nodes: dict[Key, Any]) -> dict[Key, Any]:
                 f"{key!r} belongs to a shuffle between the workers of a dask cluster (p2p), which is dask's default "
                 f"while a distributed client is open: use {_BY_TASKS}"
             )
-    for store in [key for key in nodes if isinstance(key, tuple) and str(key[0]).startswith(_STORES)]:
+    for store in [key for key in nodes if isinstance(key, tuple) and len(key) == 1 and str(key[0]).startswith(_STORES)]:
         nodes = _Shuffle(nodes, store).replaced()
     return nodes
 
@@ -59,7 +59,8 @@ class _Shuffle:
         self._nodes = nodes
         self._store = store
         self._collects = {key: parts for key, node in users.items() if (parts := list(_collected(node, store)))}
-        self._splits = [key for key in users if key not in self._collects]
+        # A graph has no order of its own, and rows are to stay in that of the inputs.
+        self._splits = sorted((key for key in users if key not in self._collects), key=_number)
         self._parts = list(dict.fromkeys(chain.from_iterable(self._collects.values())))
 
     def replaced(self) -> dict[Key, Any]:
@@ -111,6 +112,12 @@ class _Shuffle:
         counts = {part: len(keys) for part, keys in pieces.items()}
         collect = partial(_collect, node, self._store, needs, known, counts)
         return Task(key, collect, *map(TaskRef, [*needs, *chain.from_iterable(pieces.values())]))
+
+
+def _number(key: Key) -> tuple[int, str]:
+    """By the number of the partition, which is the last of the key."""
+    last = key[-1] if isinstance(key, tuple) else key
+    return (last if isinstance(last, int) else -1), str(key)
 
 
 def _in_about_root(of: Sequence[Any]) -> list[Sequence[Any]]:
