@@ -157,6 +157,7 @@ def _environment(suite: Suite, mode: str, home: Path) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "WREN_CLOUD": "local",
         "WREN_MODE": mode,
+        "WREN_MEMORY_MB": "3008",  # dask's test_take_large has chunks of 1.6 GB
         SUITE_VARIABLE: suite.name,
         MODE_VARIABLE: mode,
         RESULT_VARIABLE: str(home / "result.json"),

@@ -152,7 +152,7 @@ class Blobs:
     def let_go(self, ref: BlobRef) -> None:
         """Keep the content of a blob no longer than until it is in S3."""
         with self._lock:
-            found = self._uploads.get(ref.digest)
+            found = self._of(ref)
             if found is not None:
                 found.kept = False
                 found.data = None if found.done else found.data
@@ -165,7 +165,7 @@ class Blobs:
             overwrite: It is wrong: have the next upload put it in any case.
         """
         with self._lock:
-            found = self._uploads.get(ref.digest)
+            found = self._of(ref)
             if found is None:
                 return False
             found.done, found.overwrite = False, found.overwrite or overwrite
@@ -179,13 +179,17 @@ class Blobs:
 
     def _start(self, ref: BlobRef) -> asyncio.Future[None] | None:
         with self._lock:
-            upload = self._uploads.get(ref.digest)
+            upload = self._of(ref)
         if upload is None or upload.done or upload.data is None:
             return None
         if upload.task is None:
             upload.task = asyncio.ensure_future(self._put(ref, upload, upload.data))
         # shielded, since others wait for it too
         return asyncio.shield(upload.task)
+
+    def _of(self, ref: BlobRef) -> _Upload | None:
+        """What is known of a blob; nothing if a call has made it, though we may have made one with the same content."""
+        return None if ref.job_id else self._uploads.get(ref.digest)
 
     async def _put(self, ref: BlobRef, upload: _Upload, data: Bytes) -> None:
         try:

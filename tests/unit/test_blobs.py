@@ -4,6 +4,7 @@ import pytest
 from obstore.store import LocalStore
 
 from lambda_worker.objects import ObjectStore
+from lambda_worker.protocol import BlobRef
 from wren_backends import blobs as blobs_module
 from wren_backends import loops
 from wren_backends.blobs import Blobs
@@ -60,3 +61,12 @@ def test_the_oldest_that_are_uploaded_are_forgotten_first(blobs, monkeypatch):
     assert len(blobs._uploads) == 9
     assert done[-1].digest in blobs._uploads
     assert done[0].digest not in blobs._uploads
+
+
+def test_what_a_call_has_made_is_not_taken_for_a_blob_of_the_same_content(blobs, tmp_path):
+    ours = blobs.keep(b"content")
+    theirs = BlobRef(ours.digest, ours.size, "j-1", 3)
+    upload(blobs, theirs, ours)
+    assert (tmp_path / ours.key).read_bytes() == b"content"
+    assert not (tmp_path / theirs.key).exists()
+    assert not blobs.forget(theirs)

@@ -50,12 +50,14 @@ class Persisted:
         """
         try:
             (value,) = self._executor.open_parcels([self.parcel])
-        except RuntimeError as error:  # the standard library's, as of any executor
-            raise StorageError(
-                f"what was persisted as {self.key!r} went with its executor, which was shut down"
-            ) from error
         except MissingObjectError as error:
             raise StorageError(f"what was persisted as {self.key!r} is gone: {error}. Persist it again") from error
+        except RuntimeError as error:
+            if "after shutdown" not in str(error):  # the standard library's words, as of any executor
+                raise
+            raise StorageError(
+                f"what was persisted as {self.key!r} cannot be fetched: its executor was shut down. Persist it again"
+            ) from error
         return value
 
     def __dask_tokenize__(self) -> tuple[str, Key]:
