@@ -34,6 +34,8 @@ from wren_backends.local.options import CloudOptions
 
 LATENCIES = {"s3_latency_ms": 15.0, "invoke_latency_ms": 20.0, "cold_latency_ms": 400.0}
 WORKERS, WORKERS_THAT_SLEEP = 2, 64
+MEMORY_MB = {WORKERS: 1769, WORKERS_THAT_SLEEP: 1024}
+"""Of one environment, which keeps what it made and fetched in a quarter of it: all of them are on this machine."""
 WARMING_S = 0.5
 """So long each environment sleeps before a graph, which is as long as others need to start."""
 
@@ -110,7 +112,7 @@ def on_wren(workers: int, scheduler: Callable[[WrenExecutor], dict[str, Any]]) -
     """A way that uses a `WrenExecutor`: an executor for each graph, whose figures are then its own."""
 
     def run(graph: Any) -> Figures:
-        with WrenExecutor(workers) as executor:
+        with WrenExecutor(workers, memory_mb=MEMORY_MB[workers]) as executor:
             list(executor.map(time.sleep, [WARMING_S] * workers))
             before, requests = dict(executor.journal.counts), _s3_requests(executor)
             figures = timed(graph, **scheduler(executor))
