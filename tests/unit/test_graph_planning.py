@@ -85,7 +85,7 @@ def test_small_data_travels_within_the_task_that_needs_it():
     [
         ({"a": 1}, KeyError),
         ({"x": (inc, TaskRef("nowhere"))}, ValueError),
-        ({("zpartd-1", 0): 1, "x": (inc, ("zpartd-1", 0))}, ConfigError),
+        ({("zpartd-1",): (dict,), "x": (len, ("zpartd-1",))}, ConfigError),
     ],
 )
 def test_graphs_that_cannot_be_computed_are_refused(graph, error):
