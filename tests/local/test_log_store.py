@@ -2,6 +2,7 @@
 
 import pytest
 
+from lambda_worker import loglines
 from wren_backends.local import logs
 
 
@@ -32,3 +33,13 @@ def test_of_very_many_lines_the_newest_are_handed_on_and_the_others_are_said_to_
     assert "line 0\n" in stream.path.read_text()
     stream.feed(b"next\n")
     assert texts(stream) == ["next"]
+
+
+def test_lines_that_say_whose_the_others_are_are_handed_on_however_old(stream, monkeypatch):
+    monkeypatch.setattr(logs, "MOST_BYTES", 1000)
+    begun = loglines.begun_line("j-1", "r-1", 1, [0])
+    stream.feed(f"START RequestId: r-1\n{begun}\n".encode() + b"printed\n" * 500)
+    found = texts(stream)
+    assert begun in found
+    assert found[-20:] == ["printed"] * 20
+    assert len([text for text in found if "alone" in text]) == 2
