@@ -537,6 +537,13 @@ def test_a_pickle_of_a_persisted_collection_has_the_values(executor, dumps):
     assert pickle.loads(dumps(kept)).sum().compute(scheduler="sync") == 300_000
 
 
+def test_a_persisted_value_whose_executor_was_shut_down_says_what_to_do(cloud):
+    with WrenExecutor(1) as executor:
+        [kept] = dask.persist(dask.delayed(ones)(300_000), scheduler=wren_get, executor=executor)
+    with pytest.raises(StorageError, match=r"executor was shut down\. Persist it again"):
+        pickle.dumps(kept)
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_copy_of_a_persisted_collection_stays_in_s3(executor, copied):
     [kept] = dask.persist(dask.delayed(ones)(300_000), scheduler=wren_get, executor=executor)

@@ -61,6 +61,10 @@ class _Shuffle:
         self._collects = {key: parts for key, node in users.items() if (parts := list(_collected(node, store)))}
         # A graph has no order of its own, and rows are to stay in that of the inputs.
         self._splits = sorted((key for key in users if key not in self._collects), key=_number)
+        # What collecting tasks wait for only to come after those that append; it may be fused with one of them.
+        splits = set(self._splits)
+        needed = {one for key in self._collects for one in nodes[key].dependencies}
+        self._barriers = {one for one in needed if one in splits or splits & nodes[one].dependencies}
         self._parts = list(dict.fromkeys(chain.from_iterable(self._collects.values())))
 
     def replaced(self) -> dict[Key, Any]:
@@ -73,14 +77,8 @@ class _Shuffle:
         made, pieces = self._two_rounds() if many else self._one_round()
         for key, parts in self._collects.items():
             made[key] = self._collect(key, {part: pieces[part] for part in parts})
-        gone = {self._store, *(one for key in self._collects for one in self._barriers(key))} - set(self._splits)
+        gone = {self._store, *self._barriers}.difference(self._splits)
         return {key: node for key, node in self._nodes.items() if key not in gone} | made
-
-    def _barriers(self, collect: Key) -> list[Key]:
-        """What a collecting task waits for only to come after those that append; it may be fused with one of them."""
-        splits = set(self._splits)
-        needs = self._nodes[collect].dependencies
-        return [one for one in needs if one in splits or splits & self._nodes[one].dependencies]
 
     def _one_round(self) -> tuple[dict[Key, Any], dict[Part, list[Key]]]:
         groups = {part: part for part in self._parts}
@@ -107,7 +105,8 @@ class _Shuffle:
         return Task(key, partial(_split, node, self._store, needs, groups), *map(TaskRef, needs))
 
     def _collect(self, key: Key, pieces: Mapping[Part, list[Key]]) -> Task:
-        node, known = self._nodes[key], dict.fromkeys(self._barriers(key), 0)
+        node = self._nodes[key]
+        known = dict.fromkeys(node.dependencies & self._barriers, 0)
         needs = [one for one in node.dependencies if one != self._store and one not in known]
         counts = {part: len(keys) for part, keys in pieces.items()}
         collect = partial(_collect, node, self._store, needs, known, counts)
