@@ -35,8 +35,18 @@ def _open_shared(data: Bytes, *buffers: Bytes) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
-def run_joblib_batch(batch: Callable[[], list[Any]], inner_threads: int | None) -> tuple[float, list[Any]]:
-    """Run a `joblib.parallel.BatchedCalls`; returns how long it took in seconds, and its results.
+class BatchResults(list[Any]):
+    """Results of a batch: a list to whoever reads the job later.
+
+    Attributes:
+        seconds: How long the batch took, without unpickling it.
+    """
+
+    seconds = 0.0
+
+
+def run_joblib_batch(batch: Callable[[], list[Any]], inner_threads: int | None) -> BatchResults:
+    """Run a `joblib.parallel.BatchedCalls`; returns its results with how long they took.
 
     Args:
         batch: The batch.
@@ -45,8 +55,9 @@ def run_joblib_batch(batch: Callable[[], list[Any]], inner_threads: int | None) 
     _register_nested_backend()
     begun = time.perf_counter()
     with _limited(inner_threads):
-        results = batch()
-    return time.perf_counter() - begun, results
+        results = BatchResults(batch())
+    results.seconds = time.perf_counter() - begun
+    return results
 
 
 def _register_nested_backend() -> None:

@@ -28,7 +28,7 @@ from joblib.parallel import (
 )
 
 from lambda_worker import codec
-from lambda_worker.batches import Shared, run_joblib_batch
+from lambda_worker.batches import BatchResults, Shared, run_joblib_batch
 from lambda_worker.protocol import IN_WORKER_VARIABLE, Bytes
 from wren_backends.blobs import SeenBuffers
 from wren_backends.calls import is_repeatable
@@ -297,13 +297,13 @@ class WrenBackend(ParallelBackendBase):  # type: ignore[misc]
             KeyboardInterrupt: A call raised it; with joblib's own backends too it ends the whole `Parallel` call.
         """
         try:
-            seconds, results = out.result()
+            results: BatchResults = out.result()
         except CallExitedError as error:
             if error.interrupted:
                 raise KeyboardInterrupt from error
             raise
         if results:
-            each, known = seconds / len(results), self._smoothed_batch_duration
+            each, known = results.seconds / len(results), self._smoothed_batch_duration
             self._smoothed_batch_duration = 0.7 * known + 0.3 * each if self._has_durations else each
             self._has_durations = True
         return list(results)

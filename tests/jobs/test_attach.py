@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from joblib import Parallel, delayed, parallel_config
 from signals import mark, marks, wait_for
 
 from lambda_worker.protocol import outcome_key
@@ -32,6 +33,7 @@ from wren_backends import (
     measure,
     progress,
 )
+from wren_backends.executor import shared_executor
 
 SOON_S = 30.0
 
@@ -177,6 +179,16 @@ def test_large_results_come_from_their_blobs_and_may_be_written_to(cloud):
         array = job.results(timeout=SOON_S)[0]
     array += 1
     assert array.sum() == 3_000_000
+
+
+def test_batches_of_joblib_are_lists_of_results(cloud):
+    config = Config.load(mode="s3", retry_budget_s=61)  # nobody else's, whose job would be the same
+    with parallel_config(backend="wren", mode="s3", retry_budget_s=61):
+        assert Parallel(n_jobs=2, batch_size=2)(delayed(abs)(-number) for number in range(4)) == [0, 1, 2, 3]
+    with shared_executor(config, 2) as executor:
+        job_id = executor.job_id
+    with WrenExecutor.attach(job_id) as job:
+        assert job.results(timeout=SOON_S) == {0: [0, 1], 1: [2, 3]}
 
 
 def test_a_job_of_mode_direct_gives_what_was_committed(cloud):
