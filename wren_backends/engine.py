@@ -44,7 +44,7 @@ from wren_backends.invoker import MISSING_BLOB, NO_S3, InvokeFault, Invoker
 from wren_backends.ranges import Ranges
 from wren_backends.recorder import Recorder
 from wren_backends.resolver import Resolver
-from wren_backends.retry import backoff_s
+from wren_backends.retry import Throttling, backoff_s
 from wren_backends.schedule import Schedule, again
 from wren_backends.stopper import Stopper
 from wren_backends.sweeper import Sweeper
@@ -136,9 +136,7 @@ class Engine:
         self._resting: dict[Group, asyncio.TimerHandle] = {}
         self._look: asyncio.TimerHandle | None = None
         self._started = 0
-        self._throttles = 0
-        self._starved_since: float | None = None
-        self._paused_until = 0.0
+        self._throttling = Throttling(rng)
         self._relaxed = False
 
     def set_initializer(self, initializer: Initializer) -> None:
@@ -220,8 +218,8 @@ class Engine:
     def pump(self) -> None:
         """Start as many invocations as may be."""
         if self.is_idle:
-            self._throttles, self._starved_since = 0, None  # whatever comes next has a budget of its own
-        if self._loop.time() < self._paused_until:
+            self._throttling.relieved()
+        if self._throttling.is_pausing(self._loop.time()):
             return
         while (group := self._schedule.next_group(len(self._tasks))) is not None:
             self._start(group)
@@ -454,23 +452,17 @@ class Engine:
         group = invocation.group
         if self._schedule.window.throttled(invocation.number, len(self._tasks), self._started + 1):
             self._journal.say("window.shrunk", logging.INFO, size=self._schedule.window.size)
-        if len(self._tasks) > 1:  # others are in flight, which may well be what takes the concurrency
-            self._starved_since = None
-        elif self._starved_since is None:
-            self._starved_since = now
-        # So has what was queued while nothing got through.
-        elif (spent_s := now - max(self._starved_since, group.calls[0].queued_at)) > self._config.retry_budget_s:
+        self._throttling.refused(now, is_alone=len(self._tasks) <= 1)
+        spent_s = self._throttling.starved_s(now, group.calls[0].queued_at)
+        if spent_s > self._config.retry_budget_s:
             self._delivery.fail(
                 group.stranded, faults.invoke_fault(fault, group.label, self._function_of(group), spent_s)
             )
             return
-        if self._starved_since is not None:
-            self._vigil.refused(fault, self._starved_since)
-        if now >= self._paused_until:  # the first of its round
-            self._throttles += 1
-            delay_s = backoff_s(self._throttles, self._rng)
+        if self._throttling.since is not None:
+            self._vigil.refused(fault, self._throttling.since)
+        if (delay_s := self._throttling.pause_s(now)) is not None:
             self._say_refused(fault, delay_s)
-            self._paused_until = now + delay_s
             self._loop.call_later(delay_s, self._wake)
         if self._has_rival(invocation):
             self._say_outrun(invocation, fault.code)
@@ -519,7 +511,7 @@ class Engine:
 
     def _learn(self, invocation: Invocation, trip: Trip) -> None:
         group, frame, seconds = invocation.group, trip.frame, [outcome.seconds for outcome in trip.frame.outcomes]
-        self._throttles, self._starved_since = 0, None
+        self._throttling.relieved()
         self._vigil.succeeded()
         self._schedule.window.succeeded(len(self._tasks))
         self._schedule.learn(group, seconds, trip.took_s)

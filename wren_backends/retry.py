@@ -69,6 +69,51 @@ class Window:
             self._size = min(float(self.limit), self._size + max(1.0, self._size) ** -0.5)
 
 
+class Throttling:
+    """What refusals for lack of concurrency ask for: pauses for everything, and an end where nothing gets through.
+
+    Args:
+        rng: Source of jitter.
+
+    Attributes:
+        since: Clock time from which on nothing has got through, in seconds; None while something may.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._rounds = 0
+        self._paused_until = 0.0
+        self.since: float | None = None
+
+    def relieved(self) -> None:
+        """Something got through, or there is nothing that could: whatever comes next has a budget of its own."""
+        self._rounds, self.since = 0, None
+
+    def refused(self, now: float, *, is_alone: bool) -> None:
+        """An invocation was refused; others in flight, if there are any, may well be what takes the concurrency."""
+        if not is_alone:
+            self.since = None
+        elif self.since is None:
+            self.since = now
+
+    def starved_s(self, now: float, queued_at: float) -> float:
+        """For how long a call has seen nothing get through: not from before it was queued."""
+        return 0.0 if self.since is None else now - max(self.since, queued_at)
+
+    def is_pausing(self, now: float) -> bool:
+        """Whether nothing is to be sent now."""
+        return now < self._paused_until
+
+    def pause_s(self, now: float) -> float | None:
+        """For how long everything is to wait, in seconds; None in a pause, as one overload refuses many."""
+        if self.is_pausing(now):
+            return None
+        self._rounds += 1
+        delay_s = backoff_s(self._rounds, self._rng)
+        self._paused_until = now + delay_s
+        return delay_s
+
+
 @dataclass
 class Durations:
     """What is known of how long one kind of calls takes, in seconds.

@@ -10,6 +10,7 @@ from wren_backends.retry import (
     POLL_FIRST_S,
     POLL_LAST_S,
     Durations,
+    Throttling,
     Window,
     backoff_s,
     calls_to_carry,
@@ -89,6 +90,45 @@ def test_window_grows_back_to_its_limit_and_not_beyond():
     assert sizes == sorted(sizes)
     assert sizes[0] in (14, 15)  # gently at first
     assert sizes[-1] == 20
+
+
+def test_one_overload_is_one_pause_and_the_next_one_is_longer():
+    throttling = Throttling(Highest())
+    delay_s = throttling.pause_s(100.0)
+    assert throttling.is_pausing(100.0)
+    assert throttling.pause_s(100.0) is None
+    assert not throttling.is_pausing(100.0 + delay_s)
+    assert throttling.pause_s(100.0 + delay_s) == 2 * delay_s
+
+
+def test_after_relief_pauses_are_short_again():
+    throttling = Throttling(Highest())
+    first_s = throttling.pause_s(100.0)
+    throttling.pause_s(200.0)
+    throttling.relieved()
+    assert throttling.pause_s(300.0) == first_s
+
+
+def test_a_call_starves_from_when_nothing_gets_through():
+    throttling = Throttling(Highest())
+    throttling.refused(100.0, is_alone=True)
+    throttling.refused(110.0, is_alone=True)
+    assert throttling.starved_s(130.0, queued_at=50.0) == 30.0
+
+
+def test_a_call_starves_from_when_it_was_queued():
+    throttling = Throttling(Highest())
+    throttling.refused(100.0, is_alone=True)
+    assert throttling.starved_s(130.0, queued_at=125.0) == 5.0
+
+
+@pytest.mark.parametrize("relief", [lambda one: one.relieved(), lambda one: one.refused(120.0, is_alone=False)])
+def test_no_call_starves_while_something_may_get_through(relief):
+    throttling = Throttling(Highest())
+    throttling.refused(100.0, is_alone=True)
+    relief(throttling)
+    assert throttling.since is None
+    assert throttling.starved_s(130.0, queued_at=50.0) == 0.0
 
 
 def test_window_does_not_grow_while_it_is_not_full():
