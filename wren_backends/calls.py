@@ -1,4 +1,4 @@
-"""What the engine handles: a call, the function it calls, and the calls that travel in one invocation."""
+"""What the engine handles: a call, its function, the calls that travel together, and an attempt at them."""
 
 from __future__ import annotations
 
@@ -203,3 +203,22 @@ class Group:
     def stranded(self) -> list[Call]:
         """Calls that still wait for this group, and for no other, to bring their outcome."""
         return [call for call in self.calls if call.group is self]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Invocation:
+    """One attempt at a group, in flight.
+
+    Attributes:
+        group: Its calls.
+        attempt: Which attempt at them it is.
+        number: Its number within the job.
+        begun: Clock time at which it was started, in seconds.
+        is_backup: Whether another attempt at the same calls was in flight when it was started.
+    """
+
+    group: Group
+    attempt: int
+    number: int
+    begun: float
+    is_backup: bool

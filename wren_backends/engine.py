@@ -1,8 +1,7 @@
 """Calls on their way: sent, sent again, given a second attempt, delivered, ended. Belongs to one event loop's thread.
 
 An **invocation** is one attempt at a group and has an asyncio task; whatever ends it, `_on_ended` sees to it that no
-call of its group is left without an outcome. While a straggler has a backup attempt, its group has two invocations: the
-first that brings outcomes wins, and a failure counts only when no other is under way.
+call of its group is left without an outcome.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -25,8 +23,9 @@ from lambda_worker.protocol import (
     seq_when_sent_anew,
 )
 from wren_backends import collector, faults
+from wren_backends.backups import Backups
 from wren_backends.blobs import Blobs
-from wren_backends.calls import Call, Group, Numbers, event_size
+from wren_backends.calls import Call, Group, Invocation, Numbers, event_size
 from wren_backends.carrier import ENVIRONMENT_ENDED, Carrier, Initializer, Trip
 from wren_backends.config import Config
 from wren_backends.connection import Connection, open_store
@@ -55,27 +54,6 @@ _MANY = 64
 """Invocations in flight from which on the garbage collector is minded."""
 
 _LOST_BACKOFF = 3
-_LOOKS_PER_BACKUP_DELAY = 4
-_SELDOMEST_LOOK_S = 1.0
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Invocation:
-    """One attempt at a group, in flight.
-
-    Attributes:
-        group: Its calls.
-        attempt: Which attempt at them it is.
-        number: Its number within the job.
-        begun: Clock time at which it was started, in seconds.
-        is_backup: Whether another attempt at the same calls was in flight when it was started.
-    """
-
-    group: Group
-    attempt: int
-    number: int
-    begun: float
-    is_backup: bool
 
 
 class Engine:
@@ -134,7 +112,6 @@ class Engine:
         self._delivery = Delivery(config, journal, self._schedule, self.blobs, self._ended, resolver, self.fetch)
         self._tasks: dict[asyncio.Task[None], Invocation] = {}
         self._resting: dict[Group, asyncio.TimerHandle] = {}
-        self._look: asyncio.TimerHandle | None = None
         self._started = 0
         self._throttling = Throttling(rng)
         self._relaxed = False
@@ -163,6 +140,13 @@ class Engine:
         keys = [codec.job_key(one.function_key, self._job_id) for one in connections]
         self._stopper = Stopper(self._store, self._job_id, keys, self._journal)
         self._sweeper = Sweeper(self._store, self._journal)
+        self._backups = Backups(
+            self._config,
+            self._schedule,
+            self._tasks,
+            start=lambda group: self._start(group, is_backup=True),
+            journal=self._journal,
+        )
         self._vigil = Vigil(
             self._connection,
             self._config.retry_budget_s,
@@ -197,8 +181,7 @@ class Engine:
     async def close(self) -> None:
         """Close what `open` opened."""
         self._vigil.close()
-        if self._look is not None:
-            self._look.cancel()
+        self._backups.close()
         if self._relaxed:
             collector.restore()
         for carrier in (self._carrier, self._larger_carrier):
@@ -224,7 +207,7 @@ class Engine:
         while (group := self._schedule.next_group(len(self._tasks))) is not None:
             self._start(group)
         self._mind_collector()
-        self._mind_stragglers()
+        self._backups.mind()
         self._vigil.keep()
 
     def drop_waiting(self, *, cancel: bool) -> None:
@@ -289,26 +272,6 @@ class Engine:
             self._relaxed = many
             collector.relax() if many else collector.restore()
 
-    def _mind_stragglers(self) -> None:
-        if self._config.backups and self._tasks and self._look is None:
-            delay_s = min(_SELDOMEST_LOOK_S, self._config.backup_after_s / _LOOKS_PER_BACKUP_DELAY)
-            self._look = self._loop.call_later(delay_s, self._look_for_stragglers)
-
-    def _look_for_stragglers(self) -> None:
-        """Start a backup attempt at what takes far longer than its like, if there is a slot to spare for it."""
-        self._look = None
-        now = self._loop.time()
-        for invocation in list(self._tasks.values()):
-            group, running_s = invocation.group, now - invocation.begun
-            if len(self._tasks) >= self._schedule.window.size or self._schedule:
-                break
-            if group.may_have_backup and self._schedule.is_straggler(group, running_s, self._config.backup_after_s):
-                group.has_backup = True
-                group.attempt += 1
-                self._journal.say("backup.started", logging.INFO, calls=group.label, after_s=round(running_s, 3))
-                self._start(group, is_backup=True)
-        self._mind_stragglers()
-
     def abandon(self, futures: Collection[Future[Any]] | None) -> None:
         """Let go of everything in flight that serves nobody but `futures`; None: of everything.
 
@@ -339,7 +302,7 @@ class Engine:
         invocation = self._tasks.pop(task)
         group = invocation.group
         self._wake()
-        if self._has_rival(invocation):
+        if self._backups.has_rival(invocation):
             return
         if task.cancelled():
             self._abandon(group.stranded)
@@ -359,50 +322,28 @@ class Engine:
         except InvokeFault as fault:
             self._refused(invocation, fault)
         except WrenError as error:
-            if self._has_rival(invocation):
-                self._say_outrun(invocation, type(error).__name__)
+            if self._backups.has_rival(invocation):
+                self._backups.say_dropped(invocation, type(error).__name__)
             else:
                 self._lost(group, error)
         else:
-            if self._has_rival(invocation) and any(one.reason == "time_limit" for one in trip.frame.outcomes):
-                self._say_outrun(invocation, "time_limit")  # the other may well make it
+            if self._backups.has_rival(invocation) and any(one.reason == "time_limit" for one in trip.frame.outcomes):
+                self._backups.say_dropped(invocation, "time_limit")  # the other may well make it
                 return
-            self._end_rivals(invocation)
+            self._backups.end_rivals(invocation)
             self._learn(invocation, trip)
             await self._delivery.deliver(group, trip.frame)
 
     def _carrier_of(self, group: Group) -> Carrier:
         return self._larger_carrier if group.enlarged and self._larger_carrier else self._carrier
 
-    def _has_rival(self, invocation: Invocation) -> bool:
-        """Whether another attempt at the same calls is under way."""
-        return invocation.group.has_backup and bool(self._rivals(invocation))
-
-    def _rivals(self, invocation: Invocation) -> list[asyncio.Task[None]]:
-        return [
-            task
-            for task, other in self._tasks.items()
-            if other.group is invocation.group and other is not invocation and not task.done()
-        ]
-
-    def _end_rivals(self, invocation: Invocation) -> None:
-        """This one has the outcomes: nobody waits for another's any more, so that nothing is delivered twice."""
-        if invocation.group.has_backup:
-            for task in self._rivals(invocation):
-                task.cancel()
-            if invocation.is_backup:
-                self._journal.say("backup.won", logging.INFO, calls=invocation.group.label)
-
-    def _say_outrun(self, invocation: Invocation, why: str) -> None:
-        self._journal.say("attempt.dropped", calls=invocation.group.label, attempt=invocation.attempt, reason=why)
-
     def _refused(self, invocation: Invocation, fault: InvokeFault) -> None:
         """An invocation brought no response: send it again later, or end it."""
         group, now = invocation.group, self._loop.time()
         if fault.kind == "throttled":
             self._throttled(invocation, fault, now)
-        elif self._has_rival(invocation):
-            self._say_outrun(invocation, fault.code)
+        elif self._backups.has_rival(invocation):
+            self._backups.say_dropped(invocation, fault.code)
         elif fault.kind == "rejected":
             if fault.is_too_large and len(group.calls) > 1:
                 self._schedule.split(group, group.attempt, group.deaths)
@@ -464,8 +405,8 @@ class Engine:
         if (delay_s := self._throttling.pause_s(now)) is not None:
             self._say_refused(fault, delay_s)
             self._loop.call_later(delay_s, self._wake)
-        if self._has_rival(invocation):
-            self._say_outrun(invocation, fault.code)
+        if self._backups.has_rival(invocation):
+            self._backups.say_dropped(invocation, fault.code)
         else:
             self._schedule.add_again(again(group, refused_since=None))
 
