@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-from lambda_worker import codec
 from lambda_worker.batches import run_chunk
 from lambda_worker.objects import ObjectStoreError
 from lambda_worker.protocol import IN_WORKER_VARIABLE, BlobRef, Bytes, Payload
@@ -29,13 +28,13 @@ from wren_backends.copies import warn_of_lost_writes
 from wren_backends.dispatcher import Dispatcher
 from wren_backends.errors import ConfigError, SerializationError, StorageError
 from wren_backends.events import PROCESS, Journal, Listener, set_log_level_from_environment
+from wren_backends.mapping import check_buffersize, chunked, map_buffered, raising, unchunked
 from wren_backends.parcels import Parcel, unpack
+from wren_backends.pickling import as_serialization_error, dumps, key_of, name_of
 
 T = TypeVar("T")
 
 _FETCHED_AHEAD = 32
-_NAME_CHARS = 200
-"""A function's name stands in every message about its calls: what is longer is cut."""
 
 
 class Prepared:
@@ -175,7 +174,7 @@ class WrenExecutor(Executor):
             RuntimeError: After `shutdown`.
             BrokenWrenExecutor: After a failed initializer.
         """
-        warn_of_lost_writes(args, kwargs, lambda: fn.function.name if isinstance(fn, Prepared) else _name_of(fn))
+        warn_of_lost_writes(args, kwargs, lambda: fn.function.name if isinstance(fn, Prepared) else name_of(fn))
         return self.submit_with(fn, args, kwargs)
 
     def submit_with(
@@ -225,7 +224,7 @@ class WrenExecutor(Executor):
                 modules = self._modules.bundle()
         except Exception as error:  # noqa: BLE001  pickling runs the user's code
             if future.set_running_or_notify_cancel():
-                future.set_exception(_as_serialization_error(error))
+                future.set_exception(as_serialization_error(error))
             return future
         may_repeat = repeatable and function.repeatable
         call = Call(
@@ -321,11 +320,11 @@ class WrenExecutor(Executor):
 
     def prepare(self, fn: Callable[..., Any]) -> Prepared:
         """Pickle a function once for many calls; raises SerializationError."""
-        name = _name_of(fn)
-        parts = _dumps(fn, f"the function {name}")
+        name = name_of(fn)
+        parts = dumps(fn, f"the function {name}")
         payload = self._dispatcher.blobs.take(parts, kept=True)
         modules = self._modules.needed_by(parts[0])
-        return Prepared(Function(name, _key_of(payload), payload, modules, _is_repeatable(fn)))
+        return Prepared(Function(name, key_of(payload), payload, modules, _is_repeatable(fn)))
 
     def refresh_modules(self) -> None:
         """See edits of the user's modules from the next call on."""
@@ -357,15 +356,15 @@ class WrenExecutor(Executor):
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        _check_buffersize(buffersize)
+        check_buffersize(buffersize)
         try:
             if chunksize == 1:
                 return self._map(self.prepare(fn), iterables, timeout, buffersize)
-            chunks = _chunked(zip(*iterables, strict=False), chunksize)
+            chunks = chunked(zip(*iterables, strict=False), chunksize)
             lists = self._map(self.prepare(functools.partial(run_chunk, fn)), (chunks,), timeout, buffersize)
-            return _unchunked(lists)
+            return unchunked(lists)
         except SerializationError as error:
-            return _raising(error)
+            return raising(error)
 
     def _map(
         self, prepared: Any, iterables: tuple[Iterable[Any], ...], timeout: float | None, buffersize: int | None
@@ -374,7 +373,7 @@ class WrenExecutor(Executor):
             return super().map(prepared, *iterables, timeout=timeout)
         if sys.version_info >= (3, 14):
             return super().map(prepared, *iterables, timeout=timeout, buffersize=buffersize)
-        return _map_buffered(weakref.ref(self), prepared, zip(*iterables, strict=False), timeout, buffersize)
+        return map_buffered(weakref.ref(self), prepared, zip(*iterables, strict=False), timeout, buffersize)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
         """End it as `shutdown` does, but after Ctrl-C wait for nothing: what runs is abandoned."""
@@ -402,7 +401,7 @@ class WrenExecutor(Executor):
     def _pickle(
         self, value: object, what: str, seen: SeenBuffers | None = None, *, kept: bool = False
     ) -> tuple[Payload, BlobRef | None]:
-        parts = _dumps(value, what)
+        parts = dumps(value, what)
         return self._dispatcher.blobs.take(parts, seen=seen, kept=kept), self._modules.needed_by(parts[0])
 
 
@@ -445,117 +444,6 @@ def _is_repeatable(fn: Callable[..., Any]) -> bool:
     if isinstance(fn, functools.partial) and fn.func is run_chunk and fn.args:
         fn = fn.args[0]
     return is_repeatable(fn)
-
-
-def _dumps(value: object, what: str) -> tuple[Bytes, ...]:
-    try:
-        return codec.dumps(value)
-    except Exception as error:
-        raise SerializationError(
-            f"Could not pickle the task to send it to the workers: {what}: {type(error).__name__}: "
-            f"{str(error).rstrip('.')}. {_advice(error)}"
-        ) from error
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error.__cause__ or error, RecursionError):
-        return "It is nested too deeply: pass it flat, or call sys.setrecursionlimit here"
-    return "Open files, locks, sockets and generators cannot travel: make them inside the function"
-
-
-def _as_serialization_error(error: Exception) -> SerializationError:
-    """What keeps a call from being sent, as the one error that futures hold for it."""
-    if isinstance(error, SerializationError):
-        return error
-    made = SerializationError(f"Could not pickle the task to send it to the workers: {type(error).__name__}: {error}")
-    made.__cause__ = error
-    return made
-
-
-def _key_of(payload: Payload) -> str:
-    """Hash of everything that a function is: its pickle, and the arrays that its closure holds."""
-    parts = [part.digest if isinstance(part, BlobRef) else codec.digest(part) for part in payload]
-    return codec.digest("".join(parts).encode())
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.args[0] if fn.func is run_chunk and fn.args else fn.func
-    return f"{_attribute(fn, '__module__') or '?'}.{_attribute(fn, '__qualname__') or type(fn).__qualname__}"
-
-
-def _attribute(fn: Callable[..., Any], attribute: str) -> str:
-    """Text for messages and logs, whatever the user's object has under this name."""
-    try:
-        found = getattr(fn, attribute, None)
-    except Exception:  # noqa: BLE001  the user's __getattr__ may raise anything
-        return ""
-    if not isinstance(found, str):
-        return ""
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in found[:_NAME_CHARS])
-    return shown if len(found) <= _NAME_CHARS else f"{shown}..."
-
-
-def _check_buffersize(buffersize: int | None) -> None:
-    if buffersize is not None and not isinstance(buffersize, int):
-        raise TypeError("buffersize must be an integer or None")
-    if buffersize is not None and buffersize < 1:
-        raise ValueError("buffersize must be None or > 0")
-
-
-def _chunked(items: Iterable[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
-    rest = iter(items)
-    while chunk := list(itertools.islice(rest, size)):
-        yield chunk
-
-
-def _unchunked(lists: Iterator[list[Any]]) -> Iterator[Any]:
-    """Items of the chunks; each is let go of once it was handed out, and closing this closes `lists`."""
-    for chunk in lists:
-        chunk.reverse()
-        while chunk:
-            yield chunk.pop()
-
-
-def _raising(error: Exception) -> Iterator[Any]:
-    """The iterator of a map whose function cannot be pickled: as with a process pool, `next` raises."""
-    raise error
-    yield
-
-
-def _map_buffered(
-    executor: weakref.ref[WrenExecutor],
-    prepared: Any,
-    items: Iterator[tuple[Any, ...]],
-    timeout: float | None,
-    buffersize: int,
-) -> Iterator[Any]:
-    """`Executor.map` with `buffersize` for Pythons before 3.14, which have none."""
-    import time
-
-    end = None if timeout is None else time.monotonic() + timeout
-    ahead: deque[Future[Any]] = deque()
-
-    def top_up() -> None:
-        target = executor()
-        if target is not None:
-            ahead.extend(target.submit(prepared, *one) for one in itertools.islice(items, buffersize - len(ahead)))
-
-    top_up()
-
-    def results() -> Iterator[Any]:
-        try:
-            while ahead:
-                future = ahead.popleft()
-                value = future.result(None if end is None else end - time.monotonic())
-                del future
-                top_up()
-                yield value
-        finally:
-            for future in ahead:
-                future.cancel()
-
-    return results()
 
 
 _shared: dict[tuple[Config, int | None], WrenExecutor] = {}
