@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import pickle
 import random
 import resource
 import sys
@@ -16,24 +15,32 @@ import time
 import traceback
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from lambda_worker import agreement, codec, loglines
 from lambda_worker.cache import BlobCache
 from lambda_worker.capture import Capture
 from lambda_worker.guard import Guard
 from lambda_worker.modules import ModulePath
-from lambda_worker.objects import DeniedError, MissingObjectError, ObjectStore, ObjectStoreError
-from lambda_worker.parcels import Apart, in_one
+from lambda_worker.objects import MissingObjectError, ObjectStore, ObjectStoreError
+from lambda_worker.packing import (
+    Budget,
+    CallFailedError,
+    describe_error,
+    dump_value,
+    pack_apart,
+    side_by_side,
+    spill,
+    storage_reason,
+)
+from lambda_worker.parcels import Apart
 from lambda_worker.protocol import (
     FRAME_BUDGET_BYTES,
     BlobRef,
     Bytes,
     Event,
-    FailureReason,
     Frame,
     Outcome,
     OutcomeKind,
@@ -60,13 +67,6 @@ _CAPTURE_CHARS_PER_EVENT = 512 * 1024
 _DETAIL_CHARS = 64 * 1024  # even if each is six in JSON, a refusal is far from what Lambda allows a response
 _FRAME_LIMIT_BYTES = FRAME_BUDGET_BYTES + 256 * 1024
 _SMALLEST_CACHE_BYTES = 64 * 1024 * 1024
-
-_TOGETHER_BYTES = 4 * 1024 * 1024
-"""Parts of a value that together are no larger are put as one object: to copy so much takes a millisecond or two, and a
-request some 15."""
-
-_SIDE_BY_SIDE = 16
-"""Requests to S3 at once: each waits some 15 ms, while a few fill what an environment has of network."""
 
 _STOP_SHARE, _STOP_MOST_S = 0.2, 3.0
 """A call is stopped when this share of an invocation's time is left, but at most these seconds: enough for a PUT."""
@@ -107,14 +107,6 @@ class _Progress:
     outcomes: list[Outcome] = field(default_factory=list)
     ended: bool = False
     call_begun: float = field(default_factory=time.perf_counter)
-
-
-class _FailedError(Exception):
-    """A call ended without a value or an exception of its own."""
-
-    def __init__(self, reason: FailureReason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 class Runner:
@@ -167,7 +159,7 @@ class Runner:
         except _RefusedError as refusal:
             reply = Reply(refused=refusal.reason, detail=str(refusal))
         except ObjectStoreError as error:
-            reply = Reply(refused=_storage_reason(error), detail=str(error))
+            reply = Reply(refused=storage_reason(error), detail=str(error))
         self._events += 1
         return refuse(raw, reply.refused, reply.detail) if reply.refused else reply.to_json()
 
@@ -238,7 +230,7 @@ class Runner:
         return any(outcome.reason == "time_limit" for outcome in frame.outcomes)
 
     def _run_calls(self, event: Event, progress: _Progress, request_id: str, store: ObjectStore) -> None:
-        budget = _Budget(FRAME_BUDGET_BYTES)
+        budget = Budget(FRAME_BUDGET_BYTES)
         stop_list = StopList(event, store, codec.job_key(self._function_key, event.job_id))
         with environment(event.worker_environment):
             for call in event.calls:
@@ -338,7 +330,7 @@ class Runner:
         self,
         event: Event,
         call: WireCall,
-        budget: _Budget,
+        budget: Budget,
         request_id: str,
         store: ObjectStore,
     ) -> Outcome:
@@ -360,16 +352,16 @@ class Runner:
                 del function, arguments
             apart = isinstance(value, Apart)
             if isinstance(value, Apart):
-                payload = self._pack_apart(value, budget, event.job_id, call.seq, store)
+                payload = pack_apart(value, budget, event.job_id, call.seq, store, self._blobs)
             else:
-                payload = _spill(_dump_value(value), budget, event.job_id, store)
+                payload = spill(dump_value(value), budget, event.job_id, store)
             del value
-        except _FailedError as failure:
+        except CallFailedError as failure:
             kind, reason, detail = "failed", failure.reason, str(failure)
         except ObjectStoreError as error:
-            kind, reason, detail = "failed", _storage_reason(error), str(error)
+            kind, reason, detail = "failed", storage_reason(error), str(error)
         except BaseException as error:  # noqa: BLE001  the user's code may raise anything, and all of it is an outcome
-            kind, payload, reason, detail = _describe_error(error, budget, event.job_id, store)
+            kind, payload, reason, detail = describe_error(error, budget, event.job_id, store)
         return Outcome(
             seq=call.seq,
             kind=kind,
@@ -395,18 +387,18 @@ class Runner:
             function = codec.loads(self._fetch(event.functions[call.function], store))
             return function, codec.loads(self._fetch(call.arguments, store, call.shared_from_bytes))
         except MissingObjectError as error:
-            raise _FailedError("missing_blob", str(error)) from None
+            raise CallFailedError("missing_blob", str(error)) from None
         except codec.TamperedError as error:
-            raise _FailedError("tampered_blob", str(error)) from None
-        except (ObjectStoreError, _FailedError):
+            raise CallFailedError("tampered_blob", str(error)) from None
+        except (ObjectStoreError, CallFailedError):
             raise
         except BaseException as error:
-            raise _FailedError("unloadable", codec.format_error(error, skip_frames=1)) from error
+            raise CallFailedError("unloadable", codec.format_error(error, skip_frames=1)) from error
 
     def _fetch(self, payload: Payload, store: ObjectStore, shared_from_bytes: int = 0) -> list[Bytes]:
         """Content of a payload; buffers may be written to, but for those that are shared from their size on."""
         missing = dict.fromkeys(part for part in payload if isinstance(part, BlobRef) and part not in self._blobs)
-        fetched = dict(_side_by_side(lambda ref: (ref, store.get_blob(ref)), missing)) if len(missing) > 1 else {}
+        fetched = dict(side_by_side(lambda ref: (ref, store.get_blob(ref)), missing)) if len(missing) > 1 else {}
 
         def fetch(ref: BlobRef) -> memoryview:
             return fetched.pop(ref) if ref in fetched else store.get_blob(ref)
@@ -419,100 +411,10 @@ class Runner:
 
         return [one(part, index > 0) for index, part in enumerate(payload)]
 
-    def _pack_apart(self, value: Apart, budget: _Budget, job_id: str, seq: int, store: ObjectStore) -> Payload:
-        """Payloads of several values, behind a pickle that names them and says where each begins."""
-        dumped = [(name, _together(_dump_value(one), limit), limit) for name, one, limit in value.values]
-        index = pickle.dumps((value.note, [(name, len(parts)) for name, parts, _ in dumped]))
-        budget.take(len(index))
-        packed: list[Part] = [index]
-        large: dict[BlobRef, Bytes] = {}
-        for _, parts, limit in dumped:
-            room = _Budget(limit)
-            for part in parts:
-                if len(part) <= budget.left and room.take(len(part)):
-                    budget.take(len(part))
-                    packed.append(part)
-                else:
-                    ref = BlobRef(codec.digest(part), len(part), job_id, seq)
-                    packed.append(ref)
-                    large[ref] = part
-        _side_by_side(lambda ref: store.put_blob(ref, large[ref]), large)
-        for ref, part in large.items():
-            self._blobs.put(ref, part)
-        return tuple(packed)
-
-
-class _Budget:
-    """Inline bytes that a frame has left."""
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
-
-    def take(self, size: int) -> bool:
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
-
-
-def _together(parts: tuple[Bytes, ...], inline_limit: int) -> tuple[Bytes, ...]:
-    """A payload as one part, if several small parts of it would each become an object."""
-    spilt, room = [], _Budget(inline_limit)
-    for part in parts:
-        if not room.take(len(part)):
-            spilt.append(len(part))
-    return (in_one(parts),) if len(spilt) > 1 and sum(spilt) <= _TOGETHER_BYTES else parts
-
-
-def _side_by_side(work: Callable[[BlobRef], T], refs: Iterable[BlobRef]) -> list[T]:
-    """What `work` makes of each of `refs`; raises what it raises."""
-    waiting = list(refs)
-    if len(waiting) < 2:
-        return [work(ref) for ref in waiting]
-    with ThreadPoolExecutor(min(_SIDE_BY_SIDE, len(waiting))) as pool:
-        return list(pool.map(work, waiting))
-
 
 def _apply(function: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     args, kwargs = arguments
     return function(*args, **kwargs)
-
-
-def _dump_value(value: object) -> tuple[Bytes, ...]:
-    try:
-        return codec.dumps(value)
-    except BaseException as error:
-        what = f"its result, of type {type(value).__module__}.{type(value).__qualname__}, cannot be pickled"
-        raise _FailedError("unpicklable_value", f"{what}: {type(error).__name__}: {error}") from error
-
-
-def _describe_error(
-    error: BaseException, budget: _Budget, job_id: str, store: ObjectStore
-) -> tuple[OutcomeKind, Payload, str, str]:
-    text = codec.format_error(error, skip_frames=2)
-    if isinstance(error, SystemExit | KeyboardInterrupt):
-        # They mean "end this process", which must not reach the client's process by way of `Future.result`.
-        return "failed", (), "exited", f"{type(error).__name__}({', '.join(map(repr, error.args))})\n{text}"
-    try:
-        return "error", _spill(codec.dump_error(error), budget, job_id, store), "", text
-    except ObjectStoreError as trouble:
-        return "failed", (), _storage_reason(trouble), str(trouble)
-    except BaseException as trouble:  # noqa: BLE001  as above
-        why = f"its exception cannot be pickled ({type(trouble).__name__}: {trouble})"
-        return "failed", (), "unpicklable_error", f"{why}; it was:\n{text}"
-
-
-def _spill(payload: tuple[Bytes, ...], budget: _Budget, job_id: str, store: ObjectStore) -> Payload:
-    """Move the parts that do not fit the frame's budget into blobs of the job."""
-    parts: list[Part] = []
-    for part in payload:
-        if budget.take(len(part)):
-            parts.append(part)
-            continue
-        ref = BlobRef(codec.digest(part), len(part), job_id)
-        store.put_blob(ref, part)
-        parts.append(ref)
-    return tuple(parts)
 
 
 def _where(thread: int) -> str:
@@ -544,10 +446,6 @@ def _reply(event: Event, sealed: bytes) -> Reply:
 def _fits(event: Event, sealed: bytes) -> bool:
     """Whether a frame can travel in the reply."""
     return event.mode == "direct" and len(sealed) <= _FRAME_LIMIT_BYTES
-
-
-def _storage_reason(error: ObjectStoreError) -> Literal["storage", "denied"]:
-    return "denied" if isinstance(error, DeniedError) else "storage"
 
 
 def _peak_rss_bytes() -> int:
