@@ -133,13 +133,13 @@ def test_what_is_elsewhere_is_stored_into_there(executor, target):
     values().store(target, **on(executor))
 
 
-def slow_part(block, number):
+def raised(block, number):
     return block + number
 
 
 def test_what_makes_a_chunk_stays_one_call_and_what_follows_the_store_is_elsewhere_again(executor):
     base = da.ones(400, chunks=100)
-    both = base.map_blocks(slow_part, 1) * base.map_blocks(slow_part, 2)
+    both = base.map_blocks(raised, 1) * base.map_blocks(raised, 2)
     target = np.zeros(400)
     stored = both.store(target, compute=False, return_stored=True)
     after = stored.map_blocks(made_elsewhere, os.getpid(), dtype=float).sum()
