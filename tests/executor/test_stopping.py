@@ -21,11 +21,12 @@ MODES = pytest.mark.parametrize("mode", ["direct", "s3"])
 SCRIPT = """
 import os, sys, threading, time
 sys.path.insert(0, {tests!r})
-import concurrent.futures, signal
+import concurrent.futures, faulthandler, signal
 from signals import Gate, mark, marks
 from wren_backends import WrenExecutor
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell that started this may have it ignored
+faulthandler.register(signal.SIGUSR1)
 gate = Gate({folder!r})
 
 def leave_word(*facts):
@@ -121,7 +122,7 @@ def test_ctrl_c_stops_at_once(cloud, gate, tmp_path, where, mode):
         try:
             gate.wait_entered(1)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == (-signal.SIGINT if "no handler" in where else 0)
+            assert exit_status(process, tmp_path / "errors") == (-signal.SIGINT if "no handler" in where else 0)
         finally:
             process.kill()
             process.wait()
@@ -132,6 +133,16 @@ def test_ctrl_c_stops_at_once(cloud, gate, tmp_path, where, mode):
     errors = (tmp_path / "errors").read_text()
     assert "Exception ignored" not in errors
     assert "never retrieved" not in errors
+
+
+def exit_status(process, errors):
+    """Of a process that should end soon; of one that hangs the test says where."""
+    try:
+        return process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "Current thread" in errors.read_text())
+        pytest.fail(errors.read_text())
 
 
 def quick_or_held(number, folder):
