@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -28,6 +29,8 @@ ON_AWS = os.environ.get("TEST_ON_AWS") == "1"
 def clean_surroundings(tmp_path_factory):
     """No setting of the user's counts here, and nothing that the tests started is left when they are over."""
     home = tmp_path_factory.mktemp("home")
+    # Whatever starts tests in the background has Ctrl-C ignored, and so would every program that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     with pytest.MonkeyPatch.context() as patch:
         for name in () if ON_AWS else list(os.environ):

@@ -92,9 +92,7 @@ def _kind(report) -> str | None:
 
 
 def pytest_configure(config):
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # as in a shell's background, where tests of Ctrl-C wait for ever
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # In a shell's background it is ignored, and tests of Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # pytest-xdist's workers send their reports to this one
         config.pluginmanager.register(Recorder(), "conformance-recorder")

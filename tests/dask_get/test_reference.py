@@ -631,7 +631,6 @@ def test_an_interrupted_graph_stops_and_leaves_nothing(run_script):
         executor = WrenExecutor(2)
         made = [dask.delayed(np.ones)(500_000 + n) for n in range(2)]
         ends = [dask.delayed(slow)(one) for one in made for _ in range(2)]
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
         executor.submit(int).result()
         threading.Thread(target=interrupt).start()
         try:

@@ -25,7 +25,6 @@ import concurrent.futures, faulthandler, signal
 from signals import Gate, mark, marks
 from wren_backends import WrenExecutor
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell that started this may have it ignored
 faulthandler.register(signal.SIGUSR1)
 gate = Gate({folder!r})
 
