@@ -86,7 +86,7 @@ GRAPHS: dict[str, tuple[Callable[[int], Any], int, int]] = {
     "overlap": (overlap, 1200, 8000),
     "shuffle": (shuffle, 200_000, 8_000_000),
     "tiny": (tiny, 500, 5000),
-    "cholesky": (cholesky, 800, 6000),
+    "cholesky": (cholesky, 800, 4000),
 }
 """How each is made, and its size here and with `--full`."""
 
