@@ -8,7 +8,7 @@ import pytest
 from signals import Gate
 
 from lambda_worker.protocol import FRAME_BUDGET_BYTES
-from wren_backends import StorageError, TamperedObjectError, WrenExecutor
+from wren_backends import StorageError, TamperedObjectError, WrenExecutor, schedule
 
 SOON_S = 30.0
 
@@ -181,12 +181,13 @@ def test_a_wrong_object_that_lies_there_before_the_first_upload(cautious, intrud
 
 
 @pytest.fixture(params=["direct", "s3"])
-def meddling(request, cloud, intruder, tmp_path):
+def meddling(request, cloud, intruder, tmp_path, monkeypatch):
     """Meddle with the parts of a result while the invocation that made it still runs; gives how the call ended.
 
     Two calls travel together, and the second is held: what the first left in the bucket is there already, and the frame
     that names it is not.
     """
+    monkeypatch.setattr(schedule, "calls_to_carry", lambda waiting, *rest: waiting)  # however quick this machine is
     first, second = (Gate(tmp_path / name) for name in ("first", "second"))
 
     def make_or_hold(size):
@@ -195,7 +196,6 @@ def meddling(request, cloud, intruder, tmp_path):
     def meddle(change):
         with WrenExecutor(1, mode=request.param) as executor:
             bucket = intruder(executor)
-            assert len(list(executor.map(make_or_hold, [1] * 100, timeout=SOON_S))) == 100  # it is known to be quick
             executor.submit(first.hold)
             first.wait_entered()
             made, held = executor.submit(make_or_hold, TOO_LARGE), executor.submit(make_or_hold, 0)
@@ -219,11 +219,11 @@ def meddling(request, cloud, intruder, tmp_path):
 
 def test_a_part_of_a_result(meddling, damaged):
     error, key = meddling(lambda bucket, key: bucket.write(key, damaged(bucket.read(key))))
-    assert_refused(error, 101, key.rpartition("/")[2])
+    assert_refused(error, 1, key.rpartition("/")[2])
 
 
 def test_a_part_of_a_result_that_was_deleted(meddling):
     error, key = meddling(lambda bucket, key: bucket.delete(key))
     assert type(error) is StorageError
-    for part in ("call 101", "its result cannot be fetched", "not found", key.rpartition("/")[2]):
+    for part in ("call 1 ", "its result cannot be fetched", "not found", key.rpartition("/")[2]):
         assert part in str(error)
