@@ -134,6 +134,7 @@ def ministack(folder: Path) -> Iterator[Server]:
         "AUTH": "true",
         "S3_PERSIST": "0",
         "STATE_DIR": str(folder),
+        "TMPDIR": str(folder),  # where it leaves a file with its process id
         "S3_DATA_DIR": str(folder / "s3"),
     }
     with _running(folder, str(program), **variables):
