@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from lambda_worker import codec, variables
 from lambda_worker.timed import TimedFunction
+from wren_backends import pickling
 from wren_backends.config import Config
 from wren_backends.deploy.log_group import log_group_name
 from wren_backends.errors import SerializationError
@@ -111,12 +112,12 @@ class DummyInvoker:
 
     def begin(self, func: Callable[..., Any], environment: Mapping[str, str], left_out: Sequence[str]) -> Submit:
         """See `Invoker`; modules do not travel here."""
-        function = _dumps(TimedFunction(func))
+        function = _dumps(TimedFunction(func), "the function")
 
         def submit(item: Any) -> CallFuture:
             future = CallFuture(abandon=lambda _: None, demand=self.run_jobs)
             try:
-                self._waiting.append(((function, _dumps(item)), environment, future))
+                self._waiting.append(((function, _dumps(item, "the argument")), environment, future))
             except SerializationError as error:
                 future.set_running_or_notify_cancel()
                 future.set_exception(error)
@@ -154,12 +155,9 @@ class DummyInvoker:
         self.run_jobs()
 
 
-def _dumps(value: object) -> tuple[Any, ...]:
+def _dumps(value: object, what: str) -> tuple[Any, ...]:
     """As it is when it is submitted: what is changed later is not seen, as on Lambda."""
-    try:
-        return tuple(bytes(part) for part in codec.dumps(value))
-    except Exception as error:
-        raise SerializationError(f"Could not pickle the task to send it to the workers: {error}") from error
+    return tuple(bytes(part) for part in pickling.dumps(value, what))
 
 
 def _run(pickles: tuple[Any, ...], environment: Mapping[str, str], future: CallFuture) -> None:
