@@ -34,7 +34,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.peers
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # 20,000 calls in each mode under faults of all kinds; about five minutes on two cores.
@@ -51,6 +51,10 @@ conformance-s3: $(VENV)/.installed
 
 $(VENV)/.programs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev,programs]' --constraint constraints.txt
+	touch $@
+
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev,peers]' --constraint constraints.txt
 	touch $@
 
 # constraints.txt says which versions this was last tested with; it is made by `make constraints`.

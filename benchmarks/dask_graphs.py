@@ -25,14 +25,13 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
-from _tables import show
+from _shared import LATENCIES, show
 from dask.distributed import Client, LocalCluster
 
 from wren_backends import WrenExecutor, wren_get
 from wren_backends.local import cloud as local_cloud
 from wren_backends.local.options import CloudOptions
 
-LATENCIES = {"s3_latency_ms": 15.0, "invoke_latency_ms": 20.0, "cold_latency_ms": 400.0}
 WORKERS, WORKERS_THAT_SLEEP = 2, 64
 MEMORY_MB = {WORKERS: 1769, WORKERS_THAT_SLEEP: 1024}
 """Of one environment, which keeps what it made and fetched in a quarter of it: all of them are on this machine."""

@@ -12,7 +12,7 @@ import resource
 import time
 from typing import Any
 
-from _tables import show
+from _shared import show
 from botocore.credentials import Credentials
 
 from lambda_worker import codec

@@ -6,7 +6,7 @@ import time
 
 import joblib
 import numpy as np
-from _tables import show
+from _shared import show
 
 import wren_backends
 from lambda_worker import codec

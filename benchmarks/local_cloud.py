@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import boto3
-from _tables import quantile, show
+from _shared import quantile, show
 from botocore.credentials import Credentials
 
 from lambda_worker.protocol import python_version

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import joblib
-from _tables import quantile, show
+from _shared import quantile, show
 from dask.distributed import Client, LocalCluster
 
 import wren_backends

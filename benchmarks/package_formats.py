@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from _tables import show
+from _shared import show
 
 from wren_backends.deploy import requirements, trimming, uv
 from wren_backends.deploy.bytecode import compile_below

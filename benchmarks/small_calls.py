@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from _tables import quantile, show
+from _shared import quantile, show
 
 from wren_backends import WrenExecutor, measure
 

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: quantiles, CPU of a process tree, a table on the terminal."""
+"""What the benchmark scripts share: AWS-like latencies, quantiles, a table on the terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+
+LATENCIES = {"s3_latency_ms": 15.0, "invoke_latency_ms": 20.0, "cold_latency_ms": 400.0}
+"""Of AWS in one region, as options of the local cloud."""
 
 
 def quantile(values: Sequence[float], share: float) -> float:
