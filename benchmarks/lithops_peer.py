@@ -6,8 +6,8 @@ Lithops is configured as its documentation says for AWS Lambda and S3, with its 
 ended: once looking as often as by default, each 2 s, and once more often. Two things are done for it that AWS would do:
 its invocations are sent to the local cloud, as it writes AWS's host into them, and its layer is put together by uv, as
 the function with which it builds one has no pip here. Its calls travel evenly spread in as many invocations as there
-are environments, and it is not asked to clean up: its best case.
-CPU is that of the client, the local cloud and all environments.
+are environments, and it is not asked to clean up: its best case. CPU is that of the client, the local cloud and all
+environments.
 """
 
 from __future__ import annotations
