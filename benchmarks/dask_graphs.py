@@ -6,7 +6,8 @@ The executor as a scheduler is dask's own `get_async`: every intermediate value 
 the client are those of events, replies, uploads and fetches. S3 requests are counted by the local cloud's S3 server.
 With `--latency` the local cloud waits as AWS does: 15 ms for S3, 20 ms for a warm Invoke, 400 ms for a cold start, with
 64 environments. These are started before a graph begins, or the first way would pay for all of them: on two cores, in
-seconds, and in backups of calls that seem to hang. `--full` takes the sizes that are worth a quiet machine.
+seconds, and in backups of calls that seem to hang. Each way has a local cloud of its own, as environments keep what
+they have seen in their memory, and all are on this machine. `--full` takes the sizes that are worth a quiet one.
 """
 
 from __future__ import annotations
@@ -107,10 +108,18 @@ class Figures:
         return graph, how, f"{self.wall_s:.2f}", megabytes, *counts
 
 
-def on_wren(workers: int, scheduler: Callable[[WrenExecutor], dict[str, Any]]) -> Callable[[Any], Figures]:
-    """A way that uses a `WrenExecutor`: an executor for each graph, whose figures are then its own."""
+def on_wren(options: CloudOptions, scheduler: Callable[[WrenExecutor], dict[str, Any]]) -> Callable[[Any], Figures]:
+    """A way that uses a `WrenExecutor`: an executor and a cloud for each graph, whose figures are then its own."""
+    workers = WORKERS_THAT_SLEEP if options.s3_latency_ms else WORKERS
 
     def run(graph: Any) -> Figures:
+        local_cloud.start_private(options)
+        try:
+            return on_this_cloud(graph)
+        finally:
+            local_cloud.stop_private()
+
+    def on_this_cloud(graph: Any) -> Figures:
         with WrenExecutor(workers, memory_mb=MEMORY_MB[workers]) as executor:
             list(executor.map(time.sleep, [WARMING_S] * workers))
             before, requests = dict(executor.journal.counts), _s3_requests(executor)
@@ -137,14 +146,14 @@ def timed(graph: Any, **options: Any) -> Figures:
 
 
 @contextmanager
-def ways(workers: int) -> Iterator[dict[str, Callable[[Any], Figures]]]:
+def ways(options: CloudOptions) -> Iterator[dict[str, Callable[[Any], Figures]]]:
     """The ways that are compared, the library's own first."""
     cluster = LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster, set_as_default=False) as client:
         yield {
-            "wren_get": on_wren(workers, lambda executor: {"scheduler": wren_get, "executor": executor}),
-            "the same again": on_wren(workers, lambda executor: {"scheduler": wren_get, "executor": executor}),
-            "scheduler=WrenExecutor": on_wren(workers, lambda executor: {"scheduler": executor}),
+            "wren_get": on_wren(options, lambda executor: {"scheduler": wren_get, "executor": executor}),
+            "the same again": on_wren(options, lambda executor: {"scheduler": wren_get, "executor": executor}),
+            "scheduler=WrenExecutor": on_wren(options, lambda executor: {"scheduler": executor}),
             "LocalCluster": lambda graph: timed(graph, scheduler=client),
             "threads": lambda graph: timed(graph, scheduler="threads", num_workers=WORKERS),
         }
@@ -158,11 +167,9 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="wait as AWS does")
     parser.add_argument("--ways", type=int, help="only so many of the ways, the library's own first; default: all")
     asked = parser.parse_args()
-    workers = WORKERS_THAT_SLEEP if asked.latency else WORKERS
-    if asked.latency:
-        local_cloud.start_private(CloudOptions(**LATENCIES))
+    options = CloudOptions(**LATENCIES if asked.latency else {})
     rows = []
-    with ways(workers) as found, dask.config.set({"dataframe.shuffle.method": "tasks"}):
+    with ways(options) as found, dask.config.set({"dataframe.shuffle.method": "tasks"}):
         for name in asked.graphs or GRAPHS:
             make, small, large = GRAPHS[name]
             graph, values = make(large if asked.full else small), []
@@ -172,9 +179,9 @@ def main() -> None:
                 rows.append(figures.row(name, how))
                 print(*rows[-1], sep="  ", file=sys.stderr)  # the large ones take minutes
             np.testing.assert_allclose(values, values[0])
-    latency = "AWS-like latencies" if asked.latency else "no added latency"
+    latency = f"AWS-like latencies, {WORKERS_THAT_SLEEP}" if asked.latency else f"no added latency, {WORKERS}"
     header = ("graph", "how", "wall s", "MB through client", "S3 requests", "invocations")
-    show(f"dask graphs, {workers} environments, {latency}", header, rows)
+    show(f"dask graphs, {latency} environments", header, rows)
 
 
 if __name__ == "__main__":
