@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from wren_backends.calls import Group, Invocation
 from wren_backends.config import Config
 from wren_backends.events import Journal
+from wren_backends.retry import most_backups
 from wren_backends.schedule import Schedule
 
 _LOOKS_PER_DELAY = 4
@@ -58,14 +59,19 @@ class Backups:
             self._look.cancel()
 
     def _on_look(self) -> None:
-        """Start a backup attempt at what takes far longer than its like, if there is a slot to spare for it."""
+        """Start a backup attempt at what takes far longer than its like, if there is a slot to spare for it.
+
+        Looks that find no room for another attempt leave it to the next.
+        """
         self._look = None
         now = self._loop.time()
+        room = most_backups(self._schedule.window.size) - sum(one.is_backup for one in self._in_flight.values())
         for invocation in list(self._in_flight.values()):
             group, running_s = invocation.group, now - invocation.begun
-            if len(self._in_flight) >= self._schedule.window.size or self._schedule:
+            if room <= 0 or len(self._in_flight) >= self._schedule.window.size or self._schedule:
                 break
             if group.may_have_backup and self._schedule.is_straggler(group, running_s, self._config.backup_after_s):
+                room -= 1
                 group.has_backup = True
                 group.attempt += 1
                 self._journal.say("backup.started", logging.INFO, calls=group.label, after_s=round(running_s, 3))

@@ -168,6 +168,19 @@ class Durations:
         return running_s > 3.0 * self._median_s
 
 
+def most_backups(slots: int) -> int:
+    """How many backup attempts may be in flight at once.
+
+    A tenth of the slots, which is LATE's SpeculativeCap (Zaharia et al., "Improving MapReduce Performance in
+    Heterogeneous Environments", OSDI 2008): where everything is slow, everything looks like a straggler, and attempts
+    beside would make it slower. At least two, as half of few slots costs little.
+
+    Args:
+        slots: Invocations that may be in flight in all.
+    """
+    return max(2, slots // 10)
+
+
 def calls_to_carry(waiting: int, free: int, window: int, limit: int, known: Durations) -> int:
     """How many waiting calls the next invocation carries.
 

@@ -14,6 +14,7 @@ from wren_backends.retry import (
     Window,
     backoff_s,
     calls_to_carry,
+    most_backups,
     poll_delay_s,
 )
 
@@ -199,3 +200,8 @@ def test_calls_to_carry_is_always_within_its_bounds():
         known = Durations(rng.choice([None, 0.0, rng.random()]), rng.random(), rng.random() * 10, rng.randint(1, 300))
         carried = calls_to_carry(waiting, rng.randint(1, window), window, limit, known)
         assert 1 <= carried <= min(limit, waiting)
+
+
+@pytest.mark.parametrize(("slots", "expected"), [(1, 2), (20, 2), (64, 6), (1000, 100)])
+def test_most_backups(slots, expected):
+    assert most_backups(slots) == expected
