@@ -7,9 +7,9 @@ import math
 import pickle
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
-from lambda_worker.parcels import Apart
+from lambda_worker.parcels import Apart, packing
 from lambda_worker.protocol import Bytes
 
 
@@ -36,13 +36,16 @@ def _open_shared(data: Bytes, *buffers: Bytes) -> Any:
 
 
 class BatchResults(list[Any]):
-    """Results of a batch: a list to whoever reads the job later.
+    """Results of a batch: a list to whoever reads the job later, and in any pickle but a call's outcome.
 
     Attributes:
         seconds: How long the batch took, without unpickling it.
     """
 
     seconds = 0.0
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return super().__reduce_ex__(protocol) if packing.get() else (list, (list(self),))
 
 
 def run_joblib_batch(batch: Callable[[], list[Any]], inner_threads: int | None) -> BatchResults:
