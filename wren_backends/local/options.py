@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -13,6 +14,16 @@ REGION = "us-east-1"
 
 BUCKET = "wren-local"
 """A bucket that exists, and has taken its slow first write, soon after the start."""
+
+
+def _weed_memory_mb() -> int:
+    """An eighth of this machine's memory, within bounds.
+
+    Beyond the bound Go collects garbage without end. With 512 MB, 64 environments that write 32 MB each took half as
+    long again as with 2,048, and the server took 1.5 GB all the same (`benchmarks/dask_graphs.py --full --latency`).
+    """
+    physical_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return max(512, min(2048, physical_mb // 8))
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class CloudOptions:
         invoke_latency_ms: Added to every Invoke, before the function runs.
         cold_latency_ms: Added to the start of every execution environment.
         s3_latency_ms: Added to every request to S3.
-        weed_memory_mb: Soft bound on the memory of the S3 server (GOMEMLIMIT).
+        weed_memory_mb: Soft bound on the memory of the S3 server (GOMEMLIMIT); an eighth of this machine's by default.
         s3_port: Port on 127.0.0.1 of an S3 server to use in place of SeaweedFS, whose keys are in AWS_ACCESS_KEY_ID and
             AWS_SECRET_ACCESS_KEY; 0: SeaweedFS.
     """
@@ -42,7 +53,7 @@ class CloudOptions:
     invoke_latency_ms: float = 0.0
     cold_latency_ms: float = 0.0
     s3_latency_ms: float = 0.0
-    weed_memory_mb: int = 512
+    weed_memory_mb: int = _weed_memory_mb()
     s3_port: int = 0
 
     def arguments(self) -> list[str]:
