@@ -36,7 +36,9 @@ def _open_shared(data: Bytes, *buffers: Bytes) -> Any:
 
 
 class BatchResults(list[Any]):
-    """Results of a batch: a list to whoever reads the job later, and in any pickle but a call's outcome.
+    """Results of a batch: a list to whoever reads the job later.
+
+    It is a plain list in any pickle but a payload: who reads a file of results need not have this package.
 
     Attributes:
         seconds: How long the batch took, without unpickling it.

@@ -65,7 +65,7 @@ class Backups:
         """
         self._look = None
         now = self._loop.time()
-        room = most_backups(self._schedule.window.size) - sum(one.is_backup for one in self._in_flight.values())
+        room = most_backups(self._schedule.window.size) - self._hopeful(now)
         for invocation in list(self._in_flight.values()):
             group, running_s = invocation.group, now - invocation.begun
             if room <= 0 or len(self._in_flight) >= self._schedule.window.size or self._schedule:
@@ -77,6 +77,14 @@ class Backups:
                 self._journal.say("backup.started", logging.INFO, calls=group.label, after_s=round(running_s, 3))
                 self._start(group)
         self.mind()
+
+    def _hopeful(self, now: float) -> int:
+        """How many backups are no stragglers themselves: calls that are long by nature keep no room from others."""
+        after_s = self._config.backup_after_s
+        return sum(
+            one.is_backup and not self._schedule.is_straggler(one.group, now - one.begun, after_s)
+            for one in self._in_flight.values()
+        )
 
     def has_rival(self, invocation: Invocation) -> bool:
         """Whether another attempt at the same calls is under way."""

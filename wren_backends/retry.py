@@ -173,7 +173,7 @@ def most_backups(slots: int) -> int:
 
     A tenth of the slots, which is LATE's SpeculativeCap (Zaharia et al., "Improving MapReduce Performance in
     Heterogeneous Environments", OSDI 2008): where everything is slow, everything looks like a straggler, and attempts
-    beside would make it slower. At least two, as half of few slots costs little.
+    beside would make it slower. Two in any case, so that one that is slow itself leaves room for another.
 
     Args:
         slots: Invocations that may be in flight in all.

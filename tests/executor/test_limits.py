@@ -6,7 +6,6 @@ import re
 import signal
 import threading
 import time
-from itertools import accumulate
 
 import pytest
 from signals import Gate, mark, marks, wait_for
@@ -264,19 +263,15 @@ def test_a_straggler_gets_a_backup_attempt(cloud, gate, tmp_path, mode):
     assert len(set(done)) == 20
 
 
-def test_few_backup_attempts_run_at_once(cloud, gate, tmp_path):
+def test_more_stragglers_than_backups_at_once_all_get_theirs(cloud, gate, tmp_path):
     def last_ones_wait_at_first(number):
         mark(path := str(tmp_path / str(number)))
         return gate.hold(number) if number >= 40 and marks(path) == 1 else number
 
-    heard = []
-    with WrenExecutor(8, backup_after_s=0.5, calls_per_invocation=1, on_event=heard.append) as executor:
+    with WrenExecutor(8, backup_after_s=0.5, calls_per_invocation=1) as executor:
         futures = [executor.submit(last_ones_wait_at_first, number) for number in range(46)]
         assert [future.result(timeout=60) for future in futures] == list(range(46))  # the gate is still closed
         gate.open()
-    changes = [{"backup.started": 1, "backup.won": -1}.get(one.name, 0) for one in heard]
-    assert changes.count(1) == 6
-    assert max(accumulate(changes)) == 2
 
 
 @pytest.mark.parametrize("how", ["setting", "mark"])

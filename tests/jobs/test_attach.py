@@ -190,7 +190,7 @@ def test_batches_of_joblib_are_lists_of_results(cloud):
     with WrenExecutor.attach(job_id) as job:
         results = job.results(timeout=SOON_S)
     assert results == {0: [0, 1], 1: [2, 3]}
-    assert b"lambda_worker" not in pickle.dumps(results)  # whoever reads the file needs nothing of ours
+    assert b"lambda_worker" not in pickle.dumps(results)
 
 
 def test_a_job_of_mode_direct_gives_what_was_committed(cloud):

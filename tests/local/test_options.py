@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from wren_backends.local import cloud as local_cloud
-from wren_backends.local.options import BUCKET, CloudOptions, parse_arguments
+from wren_backends.local.options import BUCKET, CloudOptions, memory_for_weed_mb, parse_arguments
 
 from .helpers import ROLE, RUNTIME, client_of, eventually, zipped
 
@@ -78,3 +78,8 @@ def test_the_account_s_concurrency_is_a_limit(small_cloud, client):
 
 def test_options_survive_the_command_line():
     assert parse_arguments(OPTIONS.arguments()).options == OPTIONS
+
+
+@pytest.mark.parametrize(("machine_gb", "weed_mb"), [(1, 512), (4, 512), (8, 1024), (64, 2048)])
+def test_the_s3_server_may_take_an_eighth_of_the_memory(machine_gb, weed_mb):
+    assert memory_for_weed_mb(machine_gb << 30) == weed_mb

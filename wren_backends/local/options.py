@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 ACCOUNT_ID = "123456789012"
 """The account of every ARN; moto's own default, so that IAM, STS and Lambda agree."""
@@ -16,14 +18,21 @@ BUCKET = "wren-local"
 """A bucket that exists, and has taken its slow first write, soon after the start."""
 
 
-def _weed_memory_mb() -> int:
-    """An eighth of this machine's memory, within bounds.
+def memory_for_weed_mb(machine_bytes: int) -> int:
+    """An eighth of a machine's memory, within bounds.
 
-    Beyond the bound Go collects garbage without end. With 512 MB, 64 environments that write 32 MB each took half as
-    long again as with 2,048, and the server took 1.5 GB all the same (`benchmarks/dask_graphs.py --full --latency`).
+    Beyond its bound Go collects garbage without end: with 512 MB, map_overlap of `benchmarks/dask_graphs.py --full
+    --latency` took 23 s, with 2,048 17 s, and the server took 1.5 and 1.9 GB.
     """
-    physical_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return max(512, min(2048, physical_mb // 8))
+    return max(512, min(2048, machine_bytes // 8 // 2**20))
+
+
+def _memory_bytes() -> int:
+    """The memory of this machine, or of the container that this is."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # there is no cgroup v2 here, or no limit ("max")
+        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return physical
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class CloudOptions:
     invoke_latency_ms: float = 0.0
     cold_latency_ms: float = 0.0
     s3_latency_ms: float = 0.0
-    weed_memory_mb: int = _weed_memory_mb()
+    weed_memory_mb: int = memory_for_weed_mb(_memory_bytes())
     s3_port: int = 0
 
     def arguments(self) -> list[str]:
