@@ -12,6 +12,7 @@ environments, and it is not asked to clean up. CPU is that of the client, the lo
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -160,6 +161,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--latency", action="store_true", help="wait as AWS does")
     asked = parser.parse_args()
+    if importlib.util.find_spec("lithops") is None:
+        parser.error("Lithops is not installed: pip install 'lithops>=3.8,<4'")
     cloud = local_cloud.start_private(CloudOptions(**LATENCIES if asked.latency else {}))
     os.environ |= cloud.environment()
     found: dict[tuple[str, int], Figures] = {}
